@@ -1,0 +1,75 @@
+"""Settings come from one typed object, built at the entry point; nothing is read at import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from comporta.errors import ConfigurationError
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The folder that holds ``config/`` and ``sql/``: COMPORTA_HOME, else the nearest one upwards from this package."""
+    if home := os.environ.get("COMPORTA_HOME"):
+        return Path(home).resolve()
+    here = (start or Path(__file__)).resolve()
+    for folder in here.parents:
+        if (folder / "sql" / "support").is_dir() and (folder / "config").is_dir():
+            return folder
+    raise ConfigurationError(
+        f"no Comporta project above {here}: expected a folder with config/ and sql/support/",
+        remedy="Set COMPORTA_HOME to the project's folder.",
+    )
+
+
+class Settings(BaseSettings):
+    """Where things are. Each field is ``COMPORTA_<NAME>`` in the environment or in ``.comporta/env``.
+
+    DSNs are libpq connection strings; they hold passwords and never appear in logs or reports.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="COMPORTA_", extra="ignore")
+
+    home: Path
+    control_dsn: str = ""
+    target_dsn: str = ""
+    shadow_dsn: str = ""
+    release: Path = Field(default=Path("config/release.yaml"))
+    archives: Path = Field(default=Path("archives"))
+
+    @property
+    def release_path(self) -> Path:
+        """The release file, absolute."""
+        return self.home / self.release
+
+    @property
+    def archives_path(self) -> Path:
+        """Where reports are kept, absolute."""
+        return self.home / self.archives
+
+    def require(self, name: str) -> str:
+        """Return the DSN called ``name`` (``control``, ``target`` or ``shadow``), or say how to set it."""
+        dsn: str = getattr(self, f"{name}_dsn")
+        if not dsn:
+            raise ConfigurationError(
+                f"the {name} server is not known: COMPORTA_{name.upper()}_DSN is neither in the environment "
+                f"nor in {self.home / '.comporta' / 'env'}",
+                remedy="Start the local system with `make run`, or set the variable to a libpq connection string.",
+            )
+        return dsn
+
+
+def load_settings(home: Path | None = None) -> Settings:
+    """Read the environment first, then ``.comporta/env``; ConfigurationError names the field that is wrong."""
+    root = home or project_root()
+    try:
+        return Settings(home=root, _env_file=root / ".comporta" / "env")  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigurationError(
+            f"setting COMPORTA_{'_'.join(str(part) for part in first['loc']).upper()}: {first['msg']}",
+            remedy="Correct the environment variable.",
+        ) from error
