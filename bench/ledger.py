@@ -1,0 +1,315 @@
+"""How correct and how costly is the ledger? Writers race, a reader follows, and appends run beside plain inserts.
+
+    python bench/ledger.py --dsn "host=... user=... dbname=postgres" [--events 100000] [--writers 8]
+
+Makes a database of its own on that server and drops it again. Prints JSON. Two parts:
+
+race    writers append in mixed batch sizes to one shared and one own stream each, and repeat a tenth of their calls as
+        if the answer had been lost, while a reader tails. Every id, version and idempotency key is then counted.
+cost    the same events, in turns: a plain insert into a table with the same columns and indexes, the ledger's append,
+        and the `eventsourcing` library when it is installed. CPU is that of client and backend together
+        (the backend's from /proc, so only when the server is on this machine); wall time is the best round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import random
+import statistics
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from comporta.ledger import Ledger, NewEvent, migrate, verify
+
+PLAIN_TABLE = """
+create table public.plain (
+    id bigint generated always as identity primary key, stream text not null, version integer not null,
+    feature text not null, event_type text not null, workflow text, phase text, payload jsonb not null,
+    actor text not null,
+    "timestamp" timestamptz not null default clock_timestamp(), idempotency_key text, unique (stream, version)
+);
+create unique index on public.plain (idempotency_key) where idempotency_key is not null;
+create table public.plain_json (like public.plain including all)
+"""
+PLAIN_INSERT = """
+insert into public.plain (stream, version, feature, event_type, workflow, phase, payload, actor, idempotency_key)
+values (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s)
+"""
+PLAIN_INSERT_JSON = """
+insert into public.plain_json (stream, version, feature, event_type, workflow, phase, payload, actor, idempotency_key)
+select %s, %s + nth, feature, event_type, workflow, phase, payload, actor, idempotency_key
+  from rows from (jsonb_to_recordset(%s::jsonb) as (
+           feature text, event_type text, workflow text, phase text, payload jsonb, actor text, idempotency_key text))
+       with ordinality i (feature, event_type, workflow, phase, payload, actor, idempotency_key, nth)
+"""
+BATCHES = (1, 1, 1, 10, 50)
+RETRIED = 0.1
+
+
+def event(key: str, number: int) -> NewEvent:
+    payload = {"statement": number, "duration_ms": number % 977 / 10, "locks": ["AccessShareLock"], "note": "x" * 140}
+    return NewEvent(
+        event_type="change_measured", feature="bench", actor="bench", workflow="stage2", phase="OPT1",
+        payload=payload, idempotency_key=key,
+    )  # fmt: skip
+
+
+def write(dsn: str, writer: int, events: int, shared: str, results: Any) -> None:
+    """Append ``events`` events; a tenth of the calls is repeated and must give the same ids again."""
+    chance = random.Random(writer)  # noqa: S311 - a repeatable choice, not a secret
+    ids: list[int] = []
+    retries = wrong = written = 0
+    with Ledger(dsn, lock_timeout_ms=60_000) as ledger:
+        while written < events:
+            size = min(chance.choice(BATCHES), events - written)
+            batch = [event(f"{writer}/{written + i}", written + i) for i in range(size)]
+            stream = shared if chance.random() < 0.5 else f"bench/{writer}"
+            given = ledger.append(stream, batch)
+            if chance.random() < RETRIED:
+                retries += 1
+                wrong += ledger.append(stream, batch) != given
+            ids.extend(given)
+            written += size
+    results.put((ids, retries, wrong))
+
+
+def follow(dsn: str, total: int, results: Any) -> None:
+    """Tail until ``total`` events were seen, or nothing came for 30 s; report the ids in the order received."""
+    seen: list[int] = []
+    last = time.monotonic()
+
+    def stop() -> bool:
+        return len(seen) >= total or time.monotonic() - last > 30
+
+    with Ledger(dsn) as ledger:
+        for found in ledger.tail(0, wake_up_timeout_s=1.0, stop=stop):
+            seen.append(found.id)
+            last = time.monotonic()
+    results.put(seen)
+
+
+def race(dsn: str, total: int, writers: int) -> dict[str, Any]:
+    context = mp.get_context("spawn")
+    written, read = context.Queue(), context.Queue()
+    reader = context.Process(target=follow, args=(dsn, total, read))
+    share = total // writers
+    workers = [context.Process(target=write, args=(dsn, w, share, "bench/shared", written)) for w in range(writers)]
+    started = time.monotonic()
+    for process in (reader, *workers):
+        process.start()
+    outcomes = [written.get() for _ in workers]
+    wall = time.monotonic() - started
+    seen = read.get()
+    for process in (reader, *workers):
+        process.join()
+    acknowledged = sorted(i for ids, _, _ in outcomes for i in ids)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        count, low, high, keys = conn.execute(
+            "select count(*), min(id), max(id), count(distinct idempotency_key) from comporta.event"
+        ).fetchone() or (0, 0, 0, 0)
+    return {
+        "events": count,
+        "writers": writers,
+        "gap_free": (low, high) == (1, count) and acknowledged == list(range(1, count + 1)),
+        "calls_repeated": sum(r for _, r, _ in outcomes),
+        "repeats_with_other_ids": sum(w for _, _, w in outcomes),
+        "duplicates": count - keys,
+        "reader_missed": count - len(set(seen)),
+        "reader_duplicates": len(seen) - len(set(seen)),
+        "reader_in_order": seen == sorted(seen),
+        "events_per_s": round(count / wall),
+    }
+
+
+def check(dsn: str) -> dict[str, Any]:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        wall, cpu = time.monotonic(), time.process_time()
+        found = verify(conn)
+        wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+    return {
+        "ok": found.ok,
+        "events": found.events,
+        "blocks": found.blocks,
+        "events_per_s_core": round(found.events / cpu),
+        "events_per_s_wall": round(found.events / wall),
+    }
+
+
+class Plain:
+    """A plain insert of the same columns, one commit a batch, into a table with the same indexes."""
+
+    def __init__(self, dsn: str, statement: str) -> None:
+        self.conn = psycopg.connect(dsn)
+        self.statement = statement
+        self.version = 0
+
+    def append(self, stream: str, batch: list[NewEvent]) -> None:
+        if self.statement is PLAIN_INSERT_JSON:
+            self.conn.execute(self.statement, (stream, self.version, _document(batch)), prepare=True)
+        else:
+            rows = [
+                (stream, version, e.feature, e.event_type, e.workflow, e.phase, json.dumps(e.payload), e.actor, key)
+                for version, e in enumerate(batch, start=self.version + 1)
+                for key in (e.idempotency_key,)
+            ]
+            with self.conn.cursor() as cursor:
+                if len(rows) == 1:
+                    cursor.execute(self.statement, rows[0], prepare=True)
+                else:
+                    cursor.executemany(self.statement, rows)
+        self.conn.commit()
+        self.version += len(batch)
+
+
+def _document(batch: list[NewEvent]) -> str:
+    return json.dumps([vars(e) for e in batch])
+
+
+class Chained:
+    def __init__(self, dsn: str) -> None:
+        self.ledger = Ledger(dsn)
+        self.conn = self.ledger._conn
+
+    def append(self, stream: str, batch: list[NewEvent]) -> None:
+        self.ledger.append(stream, batch)
+
+
+class Library:
+    """The recorder of the `eventsourcing` library, which has neither idempotency keys nor a chain."""
+
+    def __init__(self, dsn: str) -> None:
+        # The library is optional.
+        from eventsourcing.persistence import StoredEvent  # noqa: PLC0415
+        from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore  # noqa: PLC0415
+
+        where = conninfo_to_dict(dsn)
+        store = PostgresDatastore(
+            dbname=where["dbname"],
+            host=where["host"],
+            port=where["port"],
+            user=where["user"],
+            password=where.get("password") or "",
+        )
+        self.recorder = PostgresApplicationRecorder(store, events_table_name="stored_events")
+        self.recorder.create_table()
+        with store.get_connection() as conn, conn.cursor() as cursor:
+            cursor.execute("select pg_backend_pid() as pid")
+            self.pid = cursor.fetchone()["pid"]  # the pool hands out this connection again: nobody else asks
+        self.stored = StoredEvent
+        self.originator = uuid.uuid4()
+        self.version = 0
+
+    def append(self, stream: str, batch: list[NewEvent]) -> None:  # noqa: ARG002 - it knows originators only
+        self.recorder.insert_events(
+            [
+                self.stored(self.originator, self.version + i, "bench:Measured", json.dumps(e.payload).encode())
+                for i, e in enumerate(batch, start=1)
+            ]
+        )
+        self.version += len(batch)
+
+
+def cost(dsn: str, rounds: int) -> dict[str, Any]:
+    subjects: dict[str, Any] = {
+        "plain": Plain(dsn, PLAIN_INSERT),
+        "plain_json": Plain(dsn, PLAIN_INSERT_JSON),
+        "ledger": Chained(dsn),
+    }
+    with suppress(ImportError):
+        subjects["eventsourcing"] = Library(dsn)
+    result: dict[str, Any] = {}
+    for size, calls in ((1, 500), (100, 40), (1000, 8)):
+        figures: dict[str, list[tuple[float, float | None]]] = {name: [] for name in subjects}
+        for turn in range(rounds + 1):
+            for name, subject in subjects.items():
+                batches = [[event(f"{size}/{turn}/{c}/{i}", i) for i in range(size)] for c in range(calls)]
+                figures[name].append(_measure(subject, f"cost/{size}", batches))
+        result[f"batch_{size}"] = _summary({name: rows[1:] for name, rows in figures.items()})  # the first warms up
+    return result
+
+
+def _measure(subject: Any, stream: str, batches: list[list[NewEvent]]) -> tuple[float, float | None]:
+    """Wall and CPU microseconds an event."""
+    events = sum(map(len, batches))
+    pid = subject.pid if hasattr(subject, "pid") else subject.conn.info.backend_pid
+    backend, client, wall = _backend_cpu_s(pid), time.process_time(), time.perf_counter()
+    for batch in batches:
+        subject.append(stream, batch)
+    wall, client = time.perf_counter() - wall, time.process_time() - client
+    after = _backend_cpu_s(pid)
+    cpu = None if backend is None or after is None else (client + after - backend) / events * 1e6
+    return wall / events * 1e6, cpu
+
+
+def _backend_cpu_s(pid: int) -> float | None:
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    except OSError:
+        return None
+
+
+def _summary(figures: dict[str, list[tuple[float, float | None]]]) -> dict[str, Any]:
+    summary: dict[str, Any] = {}
+    for name, rows in figures.items():
+        cpu = [c for _, c in rows if c is not None]
+        summary[name] = {
+            "events_per_s_best": round(1e6 / min(w for w, _ in rows)),
+            "events_per_s_median": round(1e6 / statistics.median(w for w, _ in rows)),
+            "cpu_us_per_event": round(statistics.median(cpu), 1) if cpu else None,
+        }
+    ours = summary["ledger"]["cpu_us_per_event"]
+    if ours:
+        for name in figures.keys() - {"ledger"}:
+            summary[f"cpu_ratio_ledger_to_{name}"] = round(ours / summary[name]["cpu_us_per_event"], 2)
+    return summary
+
+
+def in_own_database(dsn: str, run: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    name = f"bench_ledger_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f'create database "{name}"'.encode())
+        try:
+            own = make_conninfo(dsn, dbname=name)
+            with psycopg.connect(own, autocommit=True) as conn:
+                migrate(conn)
+                conn.execute(PLAIN_TABLE)
+            return run(own)
+        finally:
+            admin.execute(f'drop database "{name}" with (force)'.encode())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dsn", required=True, help="a server on which a database may be created")
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--writers", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+
+    def run(dsn: str) -> dict[str, Any]:
+        return {
+            "race": race(dsn, options.events, options.writers),
+            "verify": check(dsn),
+            "cost": cost(dsn, options.rounds),
+        }
+
+    report = in_own_database(options.dsn, run)
+    json.dump(report, sys.stdout, indent=2)
+    print()
+    found = report["race"]
+    good = found["gap_free"] and report["verify"]["ok"]
+    return 0 if good and not (found["reader_missed"] or found["reader_duplicates"] or found["duplicates"]) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+select comporta.append(%s, %s, %s::jsonb)

@@ -1,0 +1,82 @@
+"""Events: frozen facts in the past tense, and the catalogue of their types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import reduce
+from typing import Any, TypeVar
+
+from comporta.ledger.errors import LedgerError, UnknownEventType
+
+S = TypeVar("S")
+
+
+class EventType(StrEnum):
+    """Every type of event that may be written. A meaning never changes once written: a new meaning is a new name."""
+
+    # STAGE 2, stream "dry_run/<run id>": feature = release, workflow = "stage2", phase = change or step.
+    DRY_RUN_STARTED = "dry_run_started"
+    PREFLIGHT_FINISHED = "preflight_finished"
+    CLONE_MADE = "clone_made"
+    CHANGE_APPLIED = "change_applied"
+    CHANGE_VERIFIED = "change_verified"
+    CHANGE_MEASURED = "change_measured"
+    CHANGE_FAILED = "change_failed"
+    DRY_RUN_FINISHED = "dry_run_finished"
+
+    @classmethod
+    def parse(cls, name: str) -> EventType:
+        """The type of that name; UnknownEventType names it and those that exist."""
+        try:
+            return cls(name)
+        except ValueError:
+            raise UnknownEventType(
+                f'event type "{name}" is not in the catalogue; known are: {", ".join(cls)}',
+                remedy="Correct the name, or add the new meaning to comporta.ledger.EventType.",
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEvent:
+    """An event to be appended; its id, version and time are given by the ledger.
+
+    ``payload`` is a JSON object. ``idempotency_key`` names the intent: appending it again returns the first id.
+    """
+
+    event_type: EventType | str
+    feature: str
+    actor: str
+    workflow: str | None = None
+    phase: str | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    idempotency_key: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "event_type", EventType.parse(self.event_type))
+        if not self.actor:
+            raise LedgerError(f'event "{self.event_type}" has no actor', remedy="Say who did it: a user or a task.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A recorded event. ``event_type`` is plain text: a reader must survive types that are newer than itself."""
+
+    id: int
+    stream: str
+    version: int
+    feature: str
+    event_type: str
+    workflow: str | None
+    phase: str | None
+    payload: Mapping[str, Any] = field(hash=False)
+    actor: str
+    timestamp: datetime
+    idempotency_key: str | None
+
+
+def fold(events: Iterable[Event], initial: S, step: Callable[[S, Event], S]) -> S:
+    """State after ``events`` in the order given: ``step`` applied to the state so far and each event."""
+    return reduce(step, events, initial)

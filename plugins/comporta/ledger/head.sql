@@ -1,0 +1,1 @@
+select n, last_id, hash from comporta.block order by n desc limit 1

@@ -1,0 +1,1 @@
+select to_regclass('comporta.migration') is not null

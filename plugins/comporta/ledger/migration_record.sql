@@ -1,0 +1,1 @@
+insert into comporta.migration (name, sha256) values (%s, %s)

@@ -1,0 +1,1 @@
+select (select count(*) from comporta.event), (select count(*) from comporta.block)
