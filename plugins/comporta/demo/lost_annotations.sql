@@ -1,0 +1,1 @@
+select id, geometria_id, body from catalogue.annotations where id = any (%(ids)s)

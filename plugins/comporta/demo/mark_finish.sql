@@ -1,0 +1,1 @@
+update comporta.demo set finished_at = clock_timestamp()

@@ -1,0 +1,1 @@
+select rows, seed, finished_at is not null from comporta.demo

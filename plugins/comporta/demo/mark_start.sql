@@ -1,0 +1,1 @@
+insert into comporta.demo (rows, seed) values (%(rows)s, %(seed)s)

@@ -1,0 +1,298 @@
+"""The operations of the traffic: what is read and written, on which rows, and what is noted of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from comporta.demo.ewkb import multipolygon
+from comporta.postgres.queries import load
+
+# Under row security a box alone cannot use the GiST index for readers (&& is not leakproof), so readers look into a few
+# days and a box, and editors, whose policy hides nothing, look at the map. A search without an index reads every row.
+READS = {"read_id": 0.52, "read_window": 0.22, "read_map": 0.13, "read_published": 0.125, "search": 0.005}
+WRITES = {
+    "insert": 0.25,
+    "rename": 0.22,
+    "reshape": 0.15,
+    "redate": 0.12,
+    "delete": 0.06,
+    "annotate": 0.12,
+    "pair": 0.08,
+}
+# Answers after which the server may still have committed: connection failures and shutdowns.
+_OPEN_ENDED = ("08", "57P")
+_SAMPLE = 4_000
+_FIRST_DAY = date(2015, 1, 1)
+_DAYS = 5_114
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere with rows: centre of an outline in degrees, and its name."""
+
+    x: float
+    y: float
+    name: str
+
+
+@dataclass
+class Sample:
+    """Rows that were there at the start: for reading (never deleted by this traffic), and for writing."""
+
+    read_ids: list[int] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    write_ids: list[int] = field(default_factory=list)
+    delete_ids: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Log:
+    """What happened, in plain tuples and dicts that cost little to write down."""
+
+    operations: list[tuple[float, float, float, str, bool, str | None]] = field(default_factory=list)
+    acknowledged: list[dict[str, Any]] = field(default_factory=list)
+    unknown: list[dict[str, Any]] = field(default_factory=list)
+    failed: int = 0
+    longest_lag_s: float = 0.0
+
+
+# Epoch seconds that never step back, so that the order of writes can be told by their time.
+_EPOCH = time.time() - time.perf_counter()
+
+
+def epoch_now() -> float:
+    """Seconds since 1970."""
+    return _EPOCH + time.perf_counter()
+
+
+class WrongAnswer(Exception):
+    """The server answered without an error, but not with what a correct catalogue would say."""
+
+
+class Client:
+    """One connection under one role; connects again when the last operation lost it."""
+
+    def __init__(self, dsn: str, role: str, name: str) -> None:
+        self._dsn, self._role, self._name = dsn, role, name
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+
+    async def connection(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+        if self._connection is None or self._connection.closed:
+            connection = await psycopg.AsyncConnection.connect(
+                self._dsn, autocommit=True, connect_timeout=5, application_name=f"comporta traffic {self._name}"
+            )
+            self._connection = connection
+            # Whoever signs in, grants and row security of this role are the ones that apply.
+            try:
+                await connection.execute(sql.SQL("set role {}").format(sql.Identifier(self._role)))
+            except psycopg.Error:
+                await connection.close()
+                raise
+        return self._connection
+
+    async def execute(self, name: str, values: dict[str, Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        return await (await self.connection()).execute(_query(name), values)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+
+def _query(name: str) -> LiteralString:
+    return load("comporta.demo", f"traffic_{name}.sql")
+
+
+class Reader:
+    """Performs read operations on one connection."""
+
+    def __init__(self, client: Client, sample: Sample, dice: random.Random) -> None:
+        self._client, self._sample, self._dice = client, sample, dice
+
+    async def perform(self, kind: str, _log: Log, _at: float) -> str:
+        values = self._values(kind)
+        cursor = await self._client.execute(kind, values)
+        rows = await cursor.fetchall()
+        if kind == "read_id" and len(rows) != 1:
+            raise WrongAnswer(f"geometria {values['id']} gave {len(rows)} rows, expected 1")
+        return kind
+
+    def _values(self, kind: str) -> dict[str, Any]:
+        if kind == "read_id":
+            return {"id": self._dice.choice(self._sample.read_ids)}
+        place = self._dice.choice(self._sample.places)
+        half = 0.2 if kind == "read_map" else 4.0
+        days = 366 if kind == "search" else 4
+        since = _FIRST_DAY + timedelta(days=self._dice.randrange(_DAYS - days))
+        return {
+            "west": place.x - half,
+            "east": place.x + half,
+            "south": place.y - half,
+            "north": place.y + half,
+            "from_date": since,
+            "to_date": since + timedelta(days=days),
+            "query": place.name,
+        }
+
+
+class Writer:
+    """Performs write operations on one connection, on rows that no other connection writes: their order is known."""
+
+    def __init__(self, client: Client, sample: Sample, dice: random.Random, number: int, count: int) -> None:
+        self._client, self._dice, self._number = client, dice, number
+        self._ids = [id_ for id_ in sample.write_ids if id_ % count == number]
+        self._deletable = [id_ for id_ in sample.delete_ids if id_ % count == number]
+        self._places = sample.places
+        self._revision = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """True when no row of the sample is this connection's to write."""
+        return not self._ids
+
+    async def perform(self, kind: str, log: Log, at: float) -> str:
+        if kind == "delete" and not self._deletable:
+            kind = "rename"
+        actions = {
+            "insert": self._insert,
+            "rename": self._rename,
+            "reshape": self._reshape,
+            "redate": self._redate,
+            "delete": self._delete,
+            "annotate": self._annotate,
+            "pair": self._pair,
+        }
+        await actions[kind](log, at)
+        return kind
+
+    async def _insert(self, log: Log, at: float) -> None:
+        values = {
+            "layer": self._dice.choice(("parcelas", "uso_solo", "loteamentos", "lagos")),
+            "name": self._name(),
+            "geom": self._geometry(),
+            "data_referencia": self._day(),
+            "rev": self._next_revision(),
+        }
+        # Until the server answers there is no id, so an insert without an answer cannot be looked for: nothing to log.
+        row = await (await self._client.execute("insert", values)).fetchone()
+        if row is None:
+            raise WrongAnswer("insert returned no id")
+        self._deletable.append(row[0])
+        log.acknowledged.append(_write(at, row[0], "insert", values))
+
+    async def _rename(self, log: Log, at: float) -> None:
+        await self._update("rename", {"name": self._name(), "rev": self._next_revision()}, log, at)
+
+    async def _reshape(self, log: Log, at: float) -> None:
+        await self._update("reshape", {"geom": self._geometry()}, log, at)
+
+    async def _redate(self, log: Log, at: float) -> None:
+        await self._update("redate", {"data_referencia": self._day()}, log, at)
+
+    async def _update(self, name: str, values: dict[str, str], log: Log, at: float) -> None:
+        id_ = self._target()
+        with _logged(log, [_write(at, id_, "update", values)]):
+            await self._change_one(name, {"id": id_, **values})
+
+    async def _delete(self, log: Log, at: float) -> None:
+        position = self._dice.randrange(len(self._deletable))
+        self._deletable[position], self._deletable[-1] = self._deletable[-1], self._deletable[position]
+        id_ = self._deletable.pop()
+        with _logged(log, [_write(at, id_, "delete", {})]):
+            await self._change_one("delete", {"id": id_})
+
+    async def _annotate(self, log: Log, at: float) -> None:
+        values = {"body": f"traffic {self._next_revision()}"}
+        id_ = self._target()
+        row = await (await self._client.execute("annotate", {"id": id_, **values})).fetchone()
+        if row is None:
+            raise WrongAnswer("annotation returned no id")
+        log.acknowledged.append(_write(at, row[0], "insert", {"geometria_id": str(id_), **values}, table="annotations"))
+
+    async def _pair(self, log: Log, at: float) -> None:
+        """Rename two rows in one explicit transaction: both are acknowledged by the commit, or neither."""
+        changes = [
+            (id_, {"name": self._name(), "rev": self._next_revision()}) for id_ in {self._target(), self._target()}
+        ]
+        with _logged(log, [_write(at, id_, "update", values) for id_, values in changes]):
+            async with (await self._client.connection()).transaction():
+                for id_, values in changes:
+                    await self._change_one("rename", {"id": id_, **values})
+
+    async def _change_one(self, name: str, values: dict[str, Any]) -> None:
+        cursor = await self._client.execute(name, values)
+        if cursor.rowcount != 1:
+            raise WrongAnswer(f"{name} of geometria {values['id']} changed {cursor.rowcount} rows, expected 1")
+
+    def _target(self) -> int:
+        """Three times in four a row that was there before, else one that this connection inserted."""
+        fresh = self._deletable and self._dice.random() < 0.25
+        return self._dice.choice(self._deletable if fresh else self._ids)
+
+    def _name(self) -> str:
+        return f"{self._dice.choice(self._places).name} {self._dice.randrange(1, 1000)}"
+
+    def _day(self) -> str:
+        return str(_FIRST_DAY + timedelta(days=self._dice.randrange(_DAYS)))
+
+    def _geometry(self) -> str:
+        """A star-shaped outline of 24 corners, which is always valid."""
+        place, size = self._dice.choice(self._places), 0.005 + 0.02 * self._dice.random()
+        ring = [
+            (place.x + reach * math.cos(turn), place.y + reach * math.sin(turn))
+            for turn, reach in ((2 * math.pi * nth / 24, size * (0.6 + 0.4 * self._dice.random())) for nth in range(24))
+        ]
+        return multipolygon([*ring, ring[0]]).hex().upper()
+
+    def _next_revision(self) -> str:
+        self._revision += 1
+        return f"{self._number}-{self._revision}"
+
+
+def _write(at: float, id_: int, action: str, values: dict[str, str], table: str = "geometrias") -> dict[str, Any]:
+    logged = {
+        name: hashlib.md5(value.encode(), usedforsecurity=False).hexdigest() if name == "geom" else value
+        for name, value in values.items()
+    }
+    return {"at": at, "id": id_, "table": table, "action": action, "values": logged}
+
+
+@contextlib.contextmanager
+def _logged(log: Log, writes: list[dict[str, Any]]) -> Iterator[None]:
+    """Log writes as acknowledged when the body ends well, as unknown when it was cut off, not when it was refused."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate is None or error.sqlstate.startswith(_OPEN_ENDED):
+            log.unknown.extend(writes)
+        raise
+    except asyncio.CancelledError:
+        log.unknown.extend(writes)
+        raise
+    log.acknowledged.extend(writes)
+
+
+async def take_sample(reader: Client, editor: Client, dice: random.Random) -> Sample:
+    """Look at the table once, before the traffic: which rows to read, to change and to delete, and where they lie."""
+    row = await (await editor.execute("range", {})).fetchone()
+    first, last = row or (0, 0)
+    count = min(_SAMPLE, last - first + 1)
+    ids = sorted(dice.sample(range(first, last + 1), count))
+    sample = Sample()
+    async for id_, name, x, y, _ in await reader.execute("sample", {"ids": ids[1::2]}):
+        sample.read_ids.append(id_)
+        sample.places.append(Place(x, y, name))
+    async for id_, _, _, _, inspected in await editor.execute("sample", {"ids": ids[::2]}):
+        (sample.write_ids if inspected or id_ % 5 else sample.delete_ids).append(id_)
+    return sample

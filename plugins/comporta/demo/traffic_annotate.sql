@@ -1,0 +1,1 @@
+insert into catalogue.annotations (geometria_id, author, body) values (%(id)s, 'traffic', %(body)s) returning id

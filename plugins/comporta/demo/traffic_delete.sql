@@ -1,0 +1,1 @@
+delete from catalogue.geometrias where id = %(id)s

@@ -1,0 +1,1 @@
+update catalogue.geometrias set geom = %(geom)s where id = %(id)s
