@@ -1,0 +1,8 @@
+"""The assets that start one stage after another."""
+
+from __future__ import annotations
+
+from airflow.sdk import Asset
+
+RELEASE = Asset(name="release", uri="comporta://release")
+DRY_RUN = Asset(name="dry_run", uri="comporta://dry_run")

@@ -1,0 +1,63 @@
+"""The DAGs as the DAG processor parses them, in a process of its own so that no setting of a developer leaks in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PARSE = """
+import json, sys
+from comporta.orchestration.reference import load_dags, render
+
+dags = load_dags()
+print(json.dumps({
+    "reference": render(dags),
+    "dags": {
+        dag.dag_id: {
+            "tags": sorted(dag.tags), "doc": dag.doc_md, "max_active_runs": dag.max_active_runs,
+            "tasks": {
+                task.task_id: {
+                    "upstream": sorted(task.upstream_task_ids), "trigger_rule": str(task.trigger_rule.value),
+                    "pool": task.pool, "doc": task.doc_md or (task.python_callable.__doc__ or ""),
+                    "outlets": [outlet.name for outlet in task.outlets],
+                }
+                for task in dag.tasks
+            },
+        }
+        for dag in dags
+    },
+    "heavy": sorted({"plotly", "pglast", "scipy", "pandas", "psycopg"} & sys.modules.keys()),
+}))
+"""
+
+
+@pytest.fixture(scope="session")
+def parsed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Every DAG with its tasks, the reference page, and which heavy packages parsing has imported."""
+    home = tmp_path_factory.mktemp("airflow")
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "PYTHONPATH": str(project / "plugins"),
+        },
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
