@@ -1,0 +1,52 @@
+# Comporta. `make` alone lists the targets.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# Rows of the demo catalogue when it is first loaded.
+ROWS ?= 300000
+# Which tests `make test` runs, such as TESTS=tests/unit.
+TESTS ?= tests
+PY := .venv/bin/python
+
+.PHONY: help packages environment run stop status dry-run test lint clean reference constraints
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+packages: ## install the Debian packages that are missing, or say which command to run
+	@bin/bootstrap packages
+
+environment: ## make .venv from requirements.txt and constraints.txt
+	@bin/bootstrap environment
+
+run: ## start everything and dry-run the release (ROWS=300000, COMPORTA_WEB_PORT=8080)
+	@bin/bootstrap run run --rows $(ROWS)
+
+dry-run: ## dry-run the release once more on the system that runs
+	@bin/bootstrap run run --rows $(ROWS) --again
+
+stop: ## stop what `make run` started, and nothing else
+	@bin/bootstrap run stop
+
+status: ## what runs, where, and how to sign in
+	@bin/bootstrap run status
+
+test: environment ## all tests, on servers of their own (TESTS=tests/unit for some)
+	@$(PY) -m pytest $(TESTS)
+
+lint: environment ## ruff and mypy --strict
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+clean: ## stop, then delete the local clusters, logs and caches (reports under archives/ stay)
+	@bin/bootstrap run clean
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+
+reference: environment ## write docs/dags.md from the DAGs
+	@AIRFLOW_HOME=.comporta/airflow-reference AIRFLOW__CORE__LOAD_EXAMPLES=False $(PY) -m comporta.orchestration.reference docs/dags.md
+
+constraints: environment ## write constraints.txt from .venv, after a change of requirements.txt
+	@{ echo "# Every package of the environment that the tests passed in (Python 3.11). Made by \`make constraints\`."; \
+	   VIRTUAL_ENV=.venv .venv/bin/uv pip freeze | grep -vE '^(-e|pip|setuptools|wheel|comporta)( |==|@)'; } > constraints.partial
+	@mv constraints.partial constraints.txt
