@@ -30,7 +30,10 @@ WINDOW = (
     "select count(*), max(name) from catalogue.geometrias where data_referencia >= '2024-01-01'"
     " and data_referencia < '2024-07-01' and geom && public.st_makeenvelope(-60, -30, -40, -10, 4326)"
 )
-COLD = "select layer, extract(year from data_referencia), count(*) from catalogue.geometrias where data_referencia < '2020-01-01' group by 1, 2"
+COLD = (
+    "select layer, extract(year from data_referencia), count(*) from catalogue.geometrias where data_referencia < '2020-01-01'"
+    " group by 1, 2"
+)
 WORK = {
     "window and box, reader": ("gis_reader", WINDOW),
     "window and box, editor": ("gis_editor", WINDOW),
@@ -39,7 +42,13 @@ WORK = {
     "by id": ("gis_editor", "select id, name from catalogue.geometrias where id = 4711"),
 }
 # What the change offers for the same question, where it offers something; the former query stands before it.
-AFTER = {"cold aggregate, rpc_geometrias_resumo": ("gis_editor", "select * from catalogue.rpc_geometrias_resumo('2015-01-01', '2020-01-01')", COLD)}
+AFTER = {
+    "cold aggregate, rpc_geometrias_resumo": (
+        "gis_editor",
+        "select * from catalogue.rpc_geometrias_resumo('2015-01-01', '2020-01-01')",
+        COLD,
+    )
+}
 
 
 def main() -> None:
@@ -71,7 +80,9 @@ def main() -> None:
     last = steps[release.changes[-1].name]
     ratios = {name: round(steps["before"][name] / last[name], 2) for name in WORK if last[name]}
     ratios |= {name: round(steps["before"]["cold aggregate, same query"] / ms, 2) for name, ms in offered.items() if ms}
-    json.dump({"rows": options.rows, "ms": steps, "offered_ms": offered, "before_over_after": ratios}, sys.stdout, indent=1)
+    json.dump(
+        {"rows": options.rows, "ms": steps, "offered_ms": offered, "before_over_after": ratios}, sys.stdout, indent=1
+    )
 
 
 def _work(conn: Connection, work: dict[str, tuple[str, str]]) -> dict[str, Any]:
@@ -93,7 +104,8 @@ def _median_ms(conn: Connection, role: str, query: str) -> float:
 def _sizes(conn: Connection) -> dict[str, int]:
     """Bytes with indexes and TOAST of every table of the catalogue and of the changes, biggest ten."""
     rows = conn.execute(
-        "select n.nspname || '.' || c.relname, pg_total_relation_size(c.oid) from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        "select n.nspname || '.' || c.relname, pg_total_relation_size(c.oid)"
+        " from pg_class c join pg_namespace n on n.oid = c.relnamespace"
         " where c.relkind in ('r', 'm') and (n.nspname = 'catalogue' or n.nspname like 'comporta\\_%') order by 2 desc limit 40"
     ).fetchall()
     return dict(rows)

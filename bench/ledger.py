@@ -189,8 +189,8 @@ class Library:
 
     def __init__(self, dsn: str) -> None:
         # The library is optional.
-        from eventsourcing.persistence import StoredEvent  # noqa: PLC0415
-        from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore  # noqa: PLC0415
+        from eventsourcing.persistence import StoredEvent
+        from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
         where = conninfo_to_dict(dsn)
         store = PostgresDatastore(

@@ -52,7 +52,10 @@ def _options() -> argparse.Namespace:
 
 def _own_servers(stack: ExitStack, rows: int) -> tuple[str, str]:
     root = server_root(project_root() / ".comporta" / "bench", Account.current())
-    clusters = [Cluster(f"bench-{name}", root / name, 55_700 + n, CATALOGUE_SETTINGS) for n, name in enumerate(("target", "shadow"))]
+    clusters = [
+        Cluster(f"bench-{name}", root / name, 55_700 + n, CATALOGUE_SETTINGS)
+        for n, name in enumerate(("target", "shadow"))
+    ]
     for cluster in clusters:
         cluster.choose_port(avoid={other.port for other in clusters if other is not cluster})
         cluster.create()
@@ -82,7 +85,9 @@ def _one_run(target: str, shadow: str, archives: Path, number: int, options: arg
 def _with_rates(rehearsal: Rehearsal, options: argparse.Namespace) -> Rehearsal:
     from dataclasses import replace
 
-    return replace(rehearsal, plan=rehearsal.plan.model_copy(update={"reads_per_s": options.reads, "writes_per_s": options.writes}))
+    return replace(
+        rehearsal, plan=rehearsal.plan.model_copy(update={"reads_per_s": options.reads, "writes_per_s": options.writes})
+    )
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -93,7 +98,10 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         summary[change["name"]] = {
             "runs": len(numbers),
             "verdicts": [each["verdict"] for each in found],
-            "budget_ms": {"stall": change["budget"]["longest_stall_ms"], "lock": change["budget"]["longest_exclusive_lock_ms"]},
+            "budget_ms": {
+                "stall": change["budget"]["longest_stall_ms"],
+                "lock": change["budget"]["longest_exclusive_lock_ms"],
+            },
             **{
                 name: {
                     "median": round(statistics.median(each[name] or 0.0 for each in numbers), 4),
@@ -102,11 +110,26 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 for name in MEASURES
                 if numbers
             },
-            **{name: sum(each[name] for each in numbers) for name in ("operations", "failed", "acknowledged_writes", "lost_writes")},
+            **{
+                name: sum(each[name] for each in numbers)
+                for name in ("operations", "failed", "acknowledged_writes", "lost_writes")
+            },
             "before_after_ms": {
                 query["name"]: [
-                    round(1000 * statistics.median(q["before"] or 0 for each in found for q in each["queries"] if q["name"] == query["name"]), 3),
-                    round(1000 * statistics.median(q["after"] or 0 for each in found for q in each["queries"] if q["name"] == query["name"]), 3),
+                    round(
+                        1000
+                        * statistics.median(
+                            q["before"] or 0 for each in found for q in each["queries"] if q["name"] == query["name"]
+                        ),
+                        3,
+                    ),
+                    round(
+                        1000
+                        * statistics.median(
+                            q["after"] or 0 for each in found for q in each["queries"] if q["name"] == query["name"]
+                        ),
+                        3,
+                    ),
                 ]
                 for query in change.get("queries", [])
             },

@@ -55,7 +55,10 @@ def lint(
     if as_json:
         out.print_json(json.dumps([vars(finding) for finding in findings]))
     for finding in () if as_json else findings:
-        out.print(f"{finding.file}:{finding.line}: {finding.level} {finding.rule}: {finding.message} {finding.cure}", soft_wrap=True)
+        out.print(
+            f"{finding.file}:{finding.line}: {finding.level} {finding.rule}: {finding.message} {finding.cure}",
+            soft_wrap=True,
+        )
     err.print(f"{len(findings)} finding(s)")
     raise typer.Exit(VERDICT_STOP if findings else 0)
 
@@ -63,7 +66,9 @@ def lint(
 @app.command("dry-run")
 def dry_run(
     file: Annotated[Path | None, typer.Argument(help="Any script: is this safe? The release when left out.")] = None,
-    only: Annotated[list[str] | None, typer.Option("--change", help="Only these changes (and what they require).")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--change", help="Only these changes (and what they require).")
+    ] = None,
     keep_clone: Annotated[bool, typer.Option(help="Start from the golden copy that is there already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The report's data as JSON on standard output.")] = False,
 ) -> None:
@@ -101,7 +106,12 @@ def status(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     table = Table("stream", "events", "last", "phase", "by", "at (UTC)")
     for state in states:
         table.add_row(
-            state.stream, str(state.version), state.event_type, state.phase or "", state.actor, f"{state.timestamp:%Y-%m-%d %H:%M:%S}"
+            state.stream,
+            str(state.version),
+            state.event_type,
+            state.phase or "",
+            state.actor,
+            f"{state.timestamp:%Y-%m-%d %H:%M:%S}",
         )
     out.print(table if states else "The ledger is empty: nothing has run yet.")
 
@@ -128,5 +138,3 @@ def _errors_in_words() -> Iterator[None]:
         if error.remedy:
             err.print(error.remedy, markup=False, highlight=False, soft_wrap=True)
         sys.exit(BAD_INPUT)
-
-

@@ -2,7 +2,7 @@
 -- Requires:    sql/support; ownership of catalogue.geometrias and of what points at it; free disk of about its size.
 -- Locks:       SHARE ROW EXCLUSIVE on geometrias for moments (log trigger); ACCESS EXCLUSIVE on the tables that it references
 --              for moments (keys); ACCESS EXCLUSIVE on geometrias, its views and the tables around it for some tens of ms
---              (swap); each waited for at most 100 ms at a time and tried again;
+--              (swap); each waited for at most 30 ms at a time and tried again;
 --              SHARE UPDATE EXCLUSIVE on the referencing tables while their keys are validated.
 -- Transaction: no, it commits as it goes; killed anywhere, run it again and it continues.
 --

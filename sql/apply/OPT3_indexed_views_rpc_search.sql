@@ -2,7 +2,7 @@
 --              every row. Same signature, same rows in the same order for every caller, never stale.
 -- Requires:    sql/support. Membership in the owner of catalogue.geometrias; pg_trgm, unaccent and PostGIS in schema public.
 --              Runs with or without OPT1 and OPT2.
--- Locks:       SHARE ROW EXCLUSIVE on the table that stores geometrias (comporta.with_lock: 100 ms a try), some ms, for two triggers.
+-- Locks:       SHARE ROW EXCLUSIVE on the table that stores geometrias (comporta.with_lock: 30 ms a try), some ms, for two triggers.
 --              ACCESS SHARE on it while the view is filled: reads and writes go on. Everything else is taken on new objects.
 -- Transaction: no; a kill at any statement is safe, run the script again.
 --

@@ -1,7 +1,7 @@
 -- Purpose:     give catalogue.geometrias back as the plain table that it was, with every row written since.
 -- Requires:    sql/support; ownership of the tables; OPT2 and OPT4 rolled back (refused otherwise, by name).
 -- Locks:       ACCESS EXCLUSIVE on geometrias, its views and the tables that reference it for some tens of ms (swap back),
---              waited for at most 100 ms at a time and tried again; SHARE UPDATE EXCLUSIVE while keys are validated.
+--              waited for at most 30 ms at a time and tried again; SHARE UPDATE EXCLUSIVE while keys are validated.
 -- Transaction: no, it commits as it goes; killed anywhere, run it again and it continues.
 --
 -- The original table still has its OID, indexes and statistics. The ids that changed since the swap were logged: their

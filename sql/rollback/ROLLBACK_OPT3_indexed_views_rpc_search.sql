@@ -1,6 +1,6 @@
 -- Purpose:     puts the former catalogue.rpc_search back and removes everything that OPT3 made. OPT1, OPT2 and OPT4 may stay.
 -- Requires:    sql/support; OPT5 rolled back. Membership in the owner of catalogue.geometrias.
--- Locks:       ACCESS EXCLUSIVE on every table that carries OPT3's triggers (comporta.with_lock: 100 ms a try), some ms, to drop them;
+-- Locks:       ACCESS EXCLUSIVE on every table that carries OPT3's triggers (comporta.with_lock: 30 ms a try), some ms, to drop them;
 --              ACCESS EXCLUSIVE on the view and the changes, which nobody reads any more. No row is read or written.
 -- Transaction: no; a kill at any statement is safe, run the script again. Without OPT3 it does nothing.
 

@@ -66,13 +66,14 @@ as $$ select pg_advisory_unlock(hashtext('comporta'), hashtext('change')) $$;
 
 -- Takes the locks, runs the body and commits, all within one short transaction; gives up quickly and tries again.
 -- A waiting ACCESS EXCLUSIVE request makes every later reader wait behind it, so the whole wait for all the
--- relations together is bounded by budget_ms; between tries nothing is held and traffic flows.
+-- relations together is bounded by budget_ms; between tries nothing is held and traffic flows. The first of several
+-- relations is held while the last is waited for, so the budget is part of the longest hold: short, with many tries.
 -- Must be called outside a transaction block. Give the busiest relation last.
 create or replace procedure comporta.with_lock(
     relations text[],
     body text,
     lock_mode text default 'access exclusive',
-    budget_ms integer default 100,
+    budget_ms integer default 30,
     max_tries integer default 400
 )
     language plpgsql

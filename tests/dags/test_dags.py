@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_no_change_is_applied_before_the_target_was_checked_and_cloned(stage2: d
 
 
 def test_a_change_is_applied_only_after_all_before_it_were_verified_and_measured(stage2: dict[str, Any]) -> None:
-    for former, change in zip(CHANGES, CHANGES[1:], strict=False):
+    for former, change in pairwise(CHANGES):
         assert {f"{former}.verify", f"{former}.measure"} <= upstream(stage2["tasks"], f"{change}.apply")
 
 

@@ -164,9 +164,7 @@ class Look:
         return "warn" if exclusive and hold.seconds * 1000 > self.budget.longest_exclusive_lock_ms else "note"
 
 
-def found(  # noqa: PLR0917 - in the order in which a finding is told; a rule reads as one sentence
-    code: str, severity: Severity, thing: str, statement: Statement | None, evidence: str, cure: str
-) -> Hazard:
+def found(code: str, severity: Severity, thing: str, statement: Statement | None, evidence: str, cure: str) -> Hazard:
     """A finding of ``code`` on ``thing``, at ``statement`` or (None) of the whole script."""
     number, line = (statement.number, statement.line) if statement else (0, 0)
     return Hazard(code, _TITLES[code], severity, thing, number, evidence, cure, line)

@@ -71,7 +71,10 @@ _CURES: Final = {
 def _queues(look: Look, run: ScriptMeasurement) -> Iterator[Hazard]:
     """Hazards 1 and 23: this script's own waits, and the others' waits behind it."""
     stall = look.budget.longest_stall_ms / 1000
+    aside = _aside(run)
     for wait in run.own_waits:
+        if wait.oid in aside:
+            continue
         statement = _at(look, run, wait)
         if any("autovacuum" in name for name in wait.behind_applications) and wait.seconds > stall:
             yield found(
@@ -90,7 +93,7 @@ def _queues(look: Look, run: ScriptMeasurement) -> Iterator[Hazard]:
                 wait.relation,
                 statement,
                 f"waited {in_ms(wait.seconds)} for {in_words(wait.mode)}{_in_front_of(wait)}; meanwhile {behind}",
-                "comporta.with_lock: give up after 100 ms, let traffic pass, try again.",
+                "comporta.with_lock: give up after tens of ms, let traffic pass, try again.",
             )
     worst: dict[tuple[str, int], LockWait] = {}
     for wait in run.waits_caused:
@@ -112,6 +115,12 @@ def _queues(look: Look, run: ScriptMeasurement) -> Iterator[Hazard]:
                 "Shorten the lock: prepare outside it, short budget with retries, batches that commit.",
             )
     yield from _unbounded(look, run)
+
+
+def _aside(run: ScriptMeasurement) -> set[int]:
+    """Relations that only this script could wait for at that time: a leaf that is being filled, and autovacuum on it."""
+    locks = [lock for statement in run.statements for lock in statement.locks]
+    return {lock.oid for lock in locks if not lock.reachable} - {lock.oid for lock in locks if lock.reachable}
 
 
 def _unbounded(look: Look, run: ScriptMeasurement) -> Iterator[Hazard]:

@@ -53,35 +53,63 @@ def felt_hazards(run: Mapping[str, Any], budget: Budget) -> list[Hazard]:
     traffic, found = run["traffic"], []
     if run["lost_writes"]:
         found.append(
-            Hazard("F01", "Acknowledged writes lost", "stop", "live traffic", 0,
-                   f"{len(run['lost_writes'])} of {traffic['acknowledged_writes']} writes, first: {run['lost_writes'][0]}",
-                   "A copy missed changes: log them while it is made, and replay the log before the swap.")
-        )  # fmt: skip
+            Hazard(
+                "F01",
+                "Acknowledged writes lost",
+                "stop",
+                "live traffic",
+                0,
+                f"{len(run['lost_writes'])} of {traffic['acknowledged_writes']} writes, first: {run['lost_writes'][0]}",
+                "A copy missed changes: log them while it is made, and replay the log before the swap.",
+            )
+        )
     if traffic["failed"]:
         found.append(
-            Hazard("F02", "Operations of live traffic failed", "stop", "live traffic", 0,
-                   f"{traffic['failed']} of {traffic['operations']} operations, such as {traffic['errors'][0]}",
-                   "Keep names, columns and rights as callers know them throughout the change.")
-        )  # fmt: skip
+            Hazard(
+                "F02",
+                "Operations of live traffic failed",
+                "stop",
+                "live traffic",
+                0,
+                f"{traffic['failed']} of {traffic['operations']} operations, such as {traffic['errors'][0]}",
+                "Keep names, columns and rights as callers know them throughout the change.",
+            )
+        )
     longest, wait = traffic["longest_stall"], run["longest_wait_caused"]
     if longest is None:
         found.append(
-            Hazard("F03", "No live traffic during the change", "warn", "live traffic", 0,
-                   "no operation overlapped the script, so nothing is known about stalls",
-                   "Set dry_run.reads_per_s and writes_per_s in the release, or lengthen settle_s.")
-        )  # fmt: skip
+            Hazard(
+                "F03",
+                "No live traffic during the change",
+                "warn",
+                "live traffic",
+                0,
+                "no operation overlapped the script, so nothing is known about stalls",
+                "Set dry_run.reads_per_s and writes_per_s in the release, or lengthen settle_s.",
+            )
+        )
     elif longest["seconds"] * 1000 > budget.longest_stall_ms:
         waited = wait["seconds"] * 1000 if wait else 0.0
         found.append(
-            Hazard("F04", "Longest stall over the budget", "stop" if waited > budget.longest_stall_ms else "warn", longest["kind"], 0,
-                   f"{longest['seconds'] * 1000:.0f} ms, budget {budget.longest_stall_ms} ms; of it at most {waited:.0f} ms behind a lock of this script",
-                   "Behind a lock: shorten what is done under it. Otherwise: smaller batches, or a quieter hour.")
-        )  # fmt: skip
+            Hazard(
+                "F04",
+                "Longest stall over the budget",
+                "stop" if waited > budget.longest_stall_ms else "warn",
+                longest["kind"],
+                0,
+                f"{longest['seconds'] * 1000:.0f} ms, budget {budget.longest_stall_ms} ms; "
+                f"of it at most {waited:.0f} ms behind a lock of this script",
+                "Behind a lock: shorten what is done under it. Otherwise: smaller batches, or a quieter hour.",
+            )
+        )
     return found
 
 
 def _usual(operations: Sequence[Operation], begin: float, end: float) -> dict[str, float]:
-    """Median seconds of each kind outside the window; of a kind that was seen there too seldom, over the whole record."""
+    """Median seconds of each kind outside the window; of a kind seen there too seldom, its fastest in the whole record.
+
+    Of a kind that ran once nothing is usual, so that its whole time counts: a median would be the stall itself.
+    """
     outside: dict[str, list[float]] = {}
     everywhere: dict[str, list[float]] = {}
     for each in operations:
@@ -89,7 +117,9 @@ def _usual(operations: Sequence[Operation], begin: float, end: float) -> dict[st
         if each.ended < begin or each.at > end:
             outside.setdefault(each.kind, []).append(each.seconds)
     return {
-        kind: float(np.median(outside[kind] if len(outside.get(kind, ())) >= SEEN_OFTEN else seconds))
+        kind: float(np.median(outside[kind]))
+        if len(outside.get(kind, ())) >= SEEN_OFTEN
+        else (min(seconds) if len(seconds) > 1 else 0.0)
         for kind, seconds in everywhere.items()
     }
 
@@ -99,7 +129,13 @@ def _longest(operations: Sequence[Operation], usual: Mapping[str, float]) -> dic
         return None
     worst = max(operations, key=lambda each: each.seconds - usual[each.kind])
     stall = max(0.0, worst.seconds - usual[worst.kind])
-    return {"seconds": stall, "kind": worst.kind, "at": worst.at, "whole_seconds": worst.seconds, "usual_seconds": usual[worst.kind]}
+    return {
+        "seconds": stall,
+        "kind": worst.kind,
+        "at": worst.at,
+        "whole_seconds": worst.seconds,
+        "usual_seconds": usual[worst.kind],
+    }
 
 
 def _percentiles(operations: Sequence[Operation]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from comporta.postgres.connection import Connection
 from comporta.postgres.execution import execute
 
 RUNS = 7
+ENOUGH_RUNS = 3
+ENOUGH_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class Probe:
 
 
 def probe_queries(conn: Connection, queries: Mapping[str, str], runs: int = RUNS) -> list[Probe]:
-    """Run each query ``runs`` times after one that warms the cache, read-only, and keep the plan of one more."""
+    """Run each query ``runs`` times after one that warms the cache, read-only, and keep the plan of one more.
+
+    A slow query stops at ``ENOUGH_RUNS`` once it has had ``ENOUGH_SECONDS``: its median needs no more.
+    """
     with conn.transaction():
         conn.execute("set transaction read only")
         conn.execute("set local statement_timeout = '60s'")
@@ -54,7 +59,7 @@ def _probe(conn: Connection, name: str, sql: str, runs: int) -> Probe:
     try:
         with conn.transaction():
             rows = len(execute(conn, sql).fetchall())
-            seconds = tuple(_timed(conn, sql) for _ in range(runs))
+            seconds = _times(conn, sql, runs)
             explained = execute(conn, f"explain (analyze, buffers, costs, format json) {sql}").fetchone()
     except psycopg.Error as error:
         return Probe(name, sql, (), 0, (), "", 0.0, 0, error=f"{error.sqlstate}: {error.diag.message_primary or error}")
@@ -71,6 +76,13 @@ def _probe(conn: Connection, name: str, sql: str, runs: int) -> Probe:
         cost=float(root["Total Cost"]),
         buffers=int(root.get("Shared Hit Blocks", 0)) + int(root.get("Shared Read Blocks", 0)),
     )
+
+
+def _times(conn: Connection, sql: str, runs: int) -> tuple[float, ...]:
+    seconds: list[float] = []
+    while len(seconds) < runs and (len(seconds) < ENOUGH_RUNS or sum(seconds) < ENOUGH_SECONDS):
+        seconds.append(_timed(conn, sql))
+    return tuple(seconds)
 
 
 def _timed(conn: Connection, sql: str) -> float:

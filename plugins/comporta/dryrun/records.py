@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +30,7 @@ class RunFolder:
         file = self.path / f"{name}.json"
         part = file.with_suffix(".part")
         part.write_text(json.dumps(record, indent=1, default=str, ensure_ascii=False), encoding="utf-8")
-        os.replace(part, file)
+        part.replace(file)
         return file
 
     def read(self, name: str) -> Any:

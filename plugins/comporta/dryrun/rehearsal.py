@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -235,7 +235,10 @@ class Rehearsal:
                 **measured.to_dict(),
                 "traffic": summarise(record, window),
                 "lost_writes": lost,
-                "differences": [asdict(each) for each in fingerprint.diff(before, self._fingerprint(), ignore=[fingerprint.SEQUENCE_PROGRESS])],
+                "differences": [
+                    asdict(each)
+                    for each in fingerprint.diff(before, self._fingerprint(), ignore=[fingerprint.SEQUENCE_PROGRESS])
+                ],
             },
         )
         payload = {"script": script.sha256, "seconds": measured.seconds, "lost_writes": len(lost)}

@@ -129,7 +129,10 @@ def _numbers(apply: Mapping[str, Any], ran: Sequence[Mapping[str, Any]]) -> dict
         "temp_bytes": apply["temp_bytes"],
         "disk_growth_peak_bytes": apply["disk_growth_peak_bytes"],
         "rewrites": sum(
-            1 for each in apply["statements"] for rewrite in each["rewrites"] if rewrite["reachable"] and not rewrite["new_object"]
+            1
+            for each in apply["statements"]
+            for rewrite in each["rewrites"]
+            if rewrite["reachable"] and not rewrite["new_object"]
         ),
         "operations": sum(role["traffic"]["operations"] for role in ran),
         "failed": sum(role["traffic"]["failed"] for role in ran),
@@ -139,9 +142,13 @@ def _numbers(apply: Mapping[str, Any], ran: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _statement(measured: Mapping[str, Any]) -> dict[str, Any]:
-    held = [lock for lock in measured["locks"] if lock["reachable"] and not lock["new_object"] and lock["mode"] in _STRENGTH]
+    held = [
+        lock for lock in measured["locks"] if lock["reachable"] and not lock["new_object"] and lock["mode"] in _STRENGTH
+    ]
     strongest = min(held, key=lambda lock: (_STRENGTH.index(lock["mode"]), -lock["seconds"]), default=None)
-    text = f"{strongest['mode']} on {strongest['relation']}, {strongest['seconds'] * 1000:.1f} ms" if strongest else None
+    text = (
+        f"{strongest['mode']} on {strongest['relation']}, {strongest['seconds'] * 1000:.1f} ms" if strongest else None
+    )
     kept = {key: measured[key] for key in ("number", "line", "headline", "seconds", "rows", "wal_bytes", "temp_bytes")}
     return {**kept, "strongest": text}
 
@@ -205,7 +212,10 @@ def _interval(changes: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     traces = [change["trace"] for change in changes if change["numbers"]]
     if not traces:
         return None
-    return {"p50": round(max(t["interval_ms_p50"] for t in traces), 2), "p99": round(max(t["interval_ms_p99"] for t in traces), 2)}
+    return {
+        "p50": round(max(t["interval_ms_p50"] for t in traces), 2),
+        "p99": round(max(t["interval_ms_p99"] for t in traces), 2),
+    }
 
 
 def _overall(changes: Sequence[Mapping[str, Any]], preflight: Any, clone: Any) -> str:
@@ -274,11 +284,20 @@ def _latency_plot(change: Mapping[str, Any]) -> Any:
             hovertemplate="%{text}<br>%{y:.1f} ms at %{x:.2f} s<extra></extra>",
             marker={"size": 5, "opacity": 0.6, "color": COLOURS[name]},
         )
-    figure.add_vrect(x0=0, x1=change["window_s"], fillcolor="rgba(128,128,128,.15)", line_width=0, annotation_text="script runs")
+    figure.add_vrect(
+        x0=0, x1=change["window_s"], fillcolor="rgba(128,128,128,.15)", line_width=0, annotation_text="script runs"
+    )
     budget = change["budget"]["longest_stall_ms"]
-    ends = [min((point[0] for point in change["points"]), default=0), max((point[0] for point in change["points"]), default=1)]
+    ends = [
+        min((point[0] for point in change["points"]), default=0),
+        max((point[0] for point in change["points"]), default=1),
+    ]
     figure.add_scatter(
-        mode="lines", name=f"budget {budget} ms", x=ends, y=[budget, budget], line={"dash": "dot", "color": COLOURS["stop"]}
+        mode="lines",
+        name=f"budget {budget} ms",
+        x=ends,
+        y=[budget, budget],
+        line={"dash": "dot", "color": COLOURS["stop"]},
     )
     figure.update_xaxes(title="seconds from the start of the script")
     figure.update_yaxes(title="milliseconds", type="log")
@@ -301,7 +320,9 @@ def _sizes_plot(changes: Sequence[Mapping[str, Any]], clone: Any) -> Any:
         figure.add_bar(
             name=family,
             x=[step for step, _ in steps],
-            y=[sum(size for relation, size in sizes.items() if _family(relation) == family) / 1e6 for _, sizes in steps],
+            y=[
+                sum(size for relation, size in sizes.items() if _family(relation) == family) / 1e6 for _, sizes in steps
+            ],
         )
     figure.update_layout(barmode="stack")
     figure.update_yaxes(title="MB")
@@ -310,4 +331,8 @@ def _sizes_plot(changes: Sequence[Mapping[str, Any]], clone: Any) -> Any:
 
 def _family(relation: str) -> str:
     """The leaves of one partitioned table count as one."""
-    return relation.rstrip("0123456789").removesuffix("default") + "*" if relation[-1].isdigit() or relation.endswith("_default") else relation
+    return (
+        relation.rstrip("0123456789").removesuffix("default") + "*"
+        if relation[-1].isdigit() or relation.endswith("_default")
+        else relation
+    )

@@ -16,7 +16,7 @@ class ReportLink(BaseOperatorLink):
 
     name = "Report"
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
         """Address on this API server; the reader must be signed in."""
         page = XCom.get_value(key=REPORT_KEY, ti_key=ti_key)
         return f"/comporta/reports/{page}" if page else ""
