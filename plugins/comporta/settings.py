@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -59,6 +61,13 @@ class Settings(BaseSettings):
                 f"nor in {self.home / '.comporta' / 'env'}",
                 remedy="Start the local system with `make run`, or set the variable to a libpq connection string.",
             )
+        try:
+            conninfo_to_dict(dsn)
+        except ProgrammingError:
+            raise ConfigurationError(
+                f"COMPORTA_{name.upper()}_DSN cannot be read (its text is withheld because it may hold a password)",
+                remedy="Expected libpq form, such as 'host=127.0.0.1 port=5432 dbname=gis user=comporta'.",
+            ) from None  # its text quotes what it could not read
         return dsn
 
 

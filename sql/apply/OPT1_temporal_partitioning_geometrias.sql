@@ -21,32 +21,50 @@ declare
     source regclass := 'catalogue.geometrias';
     item record;
 begin
+    -- What a rollback has given back cannot be taken up again: writes in between were not logged.
+    if comporta.done('OPT1', 'abandoned') or comporta.done('OPT1', 'restored') then
+        raise exception 'OPT1: its rollback has begun and is not finished'
+            using hint = 'Run the rollback script to its end, then apply again; nothing was changed.';
+    end if;
     if comporta.done('OPT1', 'swapped') then
         return;
     end if;
-    for item in select c.relkind, c.relispartition from pg_catalog.pg_class c where c.oid = source loop
-        if item.relkind <> 'r' or item.relispartition then
-            raise exception 'OPT1: catalogue.geometrias must be an ordinary table, found relkind %', item.relkind
-                using hint = 'Roll back whatever replaced it first; nothing was changed.';
-        end if;
+    for item in select c.relkind, c.relpersistence from pg_catalog.pg_class c
+                 where c.oid = source and (c.relkind <> 'r' or c.relispartition or c.relpersistence <> 'p'
+                                           or exists (select from pg_catalog.pg_inherits i where i.inhrelid = c.oid)) loop
+        raise exception 'OPT1: catalogue.geometrias must be an ordinary table that inherits from none, found relkind %, persistence %',
+                item.relkind, item.relpersistence
+            using hint = 'Roll back whatever replaced it first; nothing was changed.';
     end loop;
-    for item in select d.classid::regclass as kind, pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) as what
-                  from pg_catalog.pg_depend d
-                  join pg_catalog.pg_rewrite r on r.oid = d.objid and d.classid = 'pg_catalog.pg_rewrite'::regclass
-                  join pg_catalog.pg_class c on c.oid = r.ev_class
-                 where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = source and (c.relkind = 'm' or c.oid = source) limit 1 loop
-        raise exception 'OPT1: % reads or rewrites catalogue.geometrias by its OID and cannot follow it', item.what
+    if not exists (select from pg_catalog.pg_constraint c where c.conrelid = source and c.contype = 'p' and not c.condeferrable
+                      and c.conkey = array[(select attnum from pg_catalog.pg_attribute where attrelid = source and attname = 'id' and atttypid = 'bigint'::regtype)]) then
+        raise exception 'OPT1: the primary key of catalogue.geometrias must be id alone, a bigint, and not deferrable'
+            using hint = 'Nothing was changed.';
+    end if;
+    for item in select comporta.immovable(source) as what limit 1 loop
+        raise exception 'OPT1: % and cannot follow catalogue.geometrias to another table', item.what
             using hint = 'Let it read through a function, or drop it and make it again afterwards; nothing was changed.';
     end loop;
-    for item in select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) as what
-                  from pg_catalog.pg_depend d
-                 where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = source and d.deptype = 'n'
-                   and d.classid not in ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_proc'::regclass,
-                                         'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_statistic_ext'::regclass)
-                   and not (d.classid = 'pg_catalog.pg_policy'::regclass and d.objid in (select oid from pg_catalog.pg_policy where polrelid = source))
-                 limit 1 loop
-        raise exception 'OPT1: % depends on catalogue.geometrias in a way that is not known how to carry', item.what
-            using hint = 'Remove that dependency for the change; nothing was changed.';
+    for item in
+        select format('trigger %I has transition tables for each row', t.tgname) as what from pg_catalog.pg_trigger t
+         where t.tgrelid = source and t.tgtype & 1 = 1 and (t.tgnewtable is not null or t.tgoldtable is not null)
+        union all
+        select format('constraint %I is %s', c.conname, case c.contype when 'u' then 'a unique constraint' when 'x' then 'an exclusion constraint' else 'not validated' end)
+          from pg_catalog.pg_constraint c
+         where c.conrelid = source and (c.contype in ('u', 'x') or c.contype in ('c', 'f') and not c.convalidated)
+        union all
+        select format('publication %I publishes its whole schema or database, and would publish what is made here', p.pubname)
+          from pg_catalog.pg_publication p
+         where p.puballtables or exists (select from pg_catalog.pg_publication_namespace n
+                                          where n.pnpubid = p.oid and n.pnnspid = 'catalogue'::regnamespace)
+        union all
+        select format('publication %I lists columns without data_referencia, which every update and delete must publish', p.pubname)
+          from pg_catalog.pg_publication p join pg_catalog.pg_publication_rel r on r.prpubid = p.oid
+         where r.prrelid = source and r.prattrs is not null and (p.pubupdate or p.pubdelete)
+           and not r.prattrs::int2[] @> array[(select attnum from pg_catalog.pg_attribute where attrelid = source and attname = 'data_referencia')]
+    loop
+        raise exception 'OPT1: %: a partitioned catalogue.geometrias cannot have that', item.what
+            using hint = 'Change or drop it first; nothing was changed.';
     end loop;
     for item in select c.conname, c.conrelid::regclass as referencing from pg_catalog.pg_constraint c
                  where c.contype = 'f' and c.confrelid = source
@@ -56,7 +74,7 @@ begin
     end loop;
     for item in select i.indexrelid::regclass as index from pg_catalog.pg_index i
                  where i.indrelid = source and i.indisunique and not i.indisprimary
-                   and not (i.indkey::int2[] @> array[(select attnum from pg_catalog.pg_attribute where attrelid = source and attname = 'data_referencia')]) loop
+                   and not ((i.indkey::int2[])[0:i.indnkeyatts - 1] @> array[(select attnum from pg_catalog.pg_attribute where attrelid = source and attname = 'data_referencia')]) loop
         raise exception 'OPT1: unique index % does not contain data_referencia and would not be unique across partitions', item.index
             using hint = 'Add the partition key to it, or drop it; nothing was changed.';
     end loop;
@@ -79,12 +97,12 @@ begin
 end
 $$;
 
--- 2. The routines of this change. They find the partitioned table by its OID, wherever another change may have moved it.
+-- 2. The routines of this change. They find the partitioned table from the leaf, wherever another change may have moved it.
 
 -- A row that moves to another leaf arrives as DELETE and INSERT: noting its new date first keeps AFTER DELETE from
 -- taking the registry's row, and everything that references it, away.
 create or replace function comporta.geometrias_ids_move() returns trigger
-    language plpgsql security definer set search_path = pg_catalog
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     update catalogue.geometrias_ids i set data_referencia = new.data_referencia
@@ -94,19 +112,32 @@ end
 $$;
 
 create or replace function comporta.geometrias_ids_keep() returns trigger
-    language plpgsql security definer set search_path = pg_catalog
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     others bigint;
+    violated text;
 begin
     if tg_op = 'DELETE' then
         delete from catalogue.geometrias_ids i where i.id = old.id and i.data_referencia = old.data_referencia;
     elsif tg_op = 'UPDATE' then
-        update catalogue.geometrias_ids i set id = new.id, data_referencia = new.data_referencia where i.id = old.id;
+        -- Only here, as a block with a handler is a subtransaction for each row.
+        begin
+            update catalogue.geometrias_ids i set id = new.id, data_referencia = new.data_referencia where i.id = old.id;
+        exception when unique_violation then
+            get stacked diagnostics violated = constraint_name;
+            if violated <> 'geometrias_ids_pkey' then
+                raise;
+            end if;
+            raise unique_violation using
+                message = 'duplicate key value violates unique constraint "geometrias_pkey"',
+                detail = format('Key (id)=(%s) already exists.', new.id),
+                schema = 'catalogue', table = 'geometrias', constraint = 'geometrias_pkey';
+        end;
     else
         insert into catalogue.geometrias_ids (id, data_referencia) values (new.id, new.data_referencia) on conflict (id) do nothing;
         if not found then
-            execute format('select count(*) from %s where id = $1', tg_argv[0]::oid::regclass) into others using new.id;
+            execute format('select count(*) from %s where id = $1', pg_partition_root(tg_relid)) into others using new.id;
             if others <> 1 then
                 raise unique_violation using
                     message = 'duplicate key value violates unique constraint "geometrias_pkey"',
@@ -116,11 +147,6 @@ begin
         end if;
     end if;
     return null;
-exception when unique_violation then
-    raise unique_violation using
-        message = 'duplicate key value violates unique constraint "geometrias_pkey"',
-        detail = format('Key (id)=(%s) already exists.', new.id),
-        schema = 'catalogue', table = 'geometrias', constraint = 'geometrias_pkey';
 end
 $$;
 
@@ -273,7 +299,7 @@ begin
                       from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
                      where i.indrelid = 'catalogue.geometrias'::regclass and not i.indisprimary order by c.relname loop
             index_name := case when item.relname like 'geometrias\_%' then leaf || substr(item.relname, 11) else leaf || '_' || item.relname end;
-            execute pg_catalog.regexp_replace(item.definition, '^(CREATE (UNIQUE )?INDEX) \S+ ON catalogue\.geometrias ',
+            execute pg_catalog.regexp_replace(item.definition, '^(CREATE (UNIQUE )?INDEX) (?:"(?:[^"]|"")+"|\S+) ON catalogue\.geometrias ',
                                               format('\1 %I ON catalogue.%I ', index_name, leaf));
         end loop;
         if leaf <> 'geometrias_default' then
@@ -323,7 +349,7 @@ begin
     for item in select c.relname, pg_catalog.pg_get_indexdef(i.indexrelid) as definition
                   from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
                  where i.indrelid = 'catalogue.geometrias'::regclass and not i.indisprimary order by c.relname loop
-        execute pg_catalog.regexp_replace(item.definition, '^(CREATE (UNIQUE )?INDEX) \S+ ON catalogue\.geometrias ',
+        execute pg_catalog.regexp_replace(item.definition, '^(CREATE (UNIQUE )?INDEX) (?:"(?:[^"]|"")+"|\S+) ON catalogue\.geometrias ',
                                           format('\1 %I ON comporta_opt1_next.geometrias ', item.relname));
     end loop;
     execute 'alter table comporta_opt1_next.geometrias attach partition catalogue.geometrias_default default';
@@ -341,9 +367,11 @@ do $$
 declare
     item record;
 begin
+    if comporta.done('OPT1', 'swapped') then
+        return;
+    end if;
     for item in select * from pg_catalog.jsonb_to_recordset(comporta.outbound_keys('catalogue.geometrias')) as x (name text, definition text, "references" text) loop
-        continue when comporta.done('OPT1', 'swapped')
-            or exists (select from pg_catalog.pg_constraint c where c.conrelid = 'comporta_opt1_next.geometrias'::regclass and c.conname = item.name);
+        continue when exists (select from pg_catalog.pg_constraint c where c.conrelid = 'comporta_opt1_next.geometrias'::regclass and c.conname = item.name);
         call comporta.with_lock(array[item."references"],
             format('alter table comporta_opt1_next.geometrias add constraint %I %s', item.name, item.definition));
     end loop;
@@ -376,13 +404,13 @@ begin
     end if;
     insert into catalogue.geometrias_ids (id, data_referencia) select g.id, g.data_referencia from comporta_opt1_next.geometrias g;
     alter table catalogue.geometrias_ids add constraint geometrias_ids_pkey primary key (id);
-    execute format('create trigger geometrias_ids_move before insert on comporta_opt1_next.geometrias
-                    for each row execute function comporta.geometrias_ids_move()');
-    execute format('create trigger geometrias_ids_keep after insert or delete on comporta_opt1_next.geometrias
-                    for each row execute function comporta.geometrias_ids_keep(%L)', 'comporta_opt1_next.geometrias'::regclass::oid);
-    execute format('create trigger geometrias_ids_rekey after update of id, data_referencia on comporta_opt1_next.geometrias
-                    for each row when (old.id <> new.id or old.data_referencia <> new.data_referencia)
-                    execute function comporta.geometrias_ids_keep(%L)', 'comporta_opt1_next.geometrias'::regclass::oid);
+    create trigger geometrias_ids_move before insert on comporta_opt1_next.geometrias
+        for each row execute function comporta.geometrias_ids_move();
+    create trigger geometrias_ids_keep after insert or delete on comporta_opt1_next.geometrias
+        for each row execute function comporta.geometrias_ids_keep();
+    create trigger geometrias_ids_rekey after update on comporta_opt1_next.geometrias
+        for each row when (old.id <> new.id or old.data_referencia <> new.data_referencia)
+        execute function comporta.geometrias_ids_keep();
     create trigger comporta_log after insert or update or delete on comporta_opt1_next.geometrias
         for each row execute function comporta.log_row('OPT1/after');
     create trigger comporta_no_truncate before truncate on comporta_opt1_next.geometrias
@@ -414,13 +442,19 @@ declare
     owner name := (select pg_catalog.pg_get_userbyid(relowner) from pg_catalog.pg_class where oid = original);
     item record;
 begin
+    -- Days can lie between a killed run and this one.
+    for item in select comporta.shape_differences(original, parent) as what limit 1 loop
+        raise exception 'OPT1: catalogue.geometrias was altered while it was copied: %', item.what
+            using hint = 'Run the rollback script, then apply again; nobody has seen the copy.';
+    end loop;
     while comporta.replay_batch('OPT1/before', original, parent, 10000) > 0 loop
     end loop;
     delete from comporta.row_log where log like 'OPT1/%';
-    perform comporta.carry_sequence(original, parent, 'id');
     perform comporta.carry_grants(original, parent);
+    perform comporta.carry_sequence(original, parent, 'id');
     perform comporta.carry_policies(original, parent);
     perform comporta.carry_triggers(original, parent, apart);
+    perform comporta.carry_comments(original, parent);
     perform comporta.carry_publications(original, parent);
     drop trigger comporta_log on catalogue.geometrias;
     drop trigger comporta_no_truncate on catalogue.geometrias;
@@ -460,7 +494,8 @@ begin
     end loop;
     commit;
     call comporta.replay('OPT1/before', 'catalogue.geometrias', 'comporta_opt1_next.geometrias', 5);
-    call comporta.with_lock(comporta.swap_locks('catalogue.geometrias'), 'select comporta.opt1_swap_in()');
+    -- The copy comes first: whoever is in its leaves (autovacuum) is waited for while people still work.
+    call comporta.with_lock(array['comporta_opt1_next.geometrias'] || comporta.swap_locks('catalogue.geometrias'), 'select comporta.opt1_swap_in()');
 end
 $$;
 

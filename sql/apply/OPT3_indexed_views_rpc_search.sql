@@ -57,7 +57,7 @@ $$;
 select set_config('role', pg_get_userbyid(c.relowner), false) from pg_class c where c.oid = comporta.stored_in('catalogue.geometrias');
 
 create or replace function catalogue.search_normal(value text) returns text
-    language plpgsql immutable strict parallel safe set search_path = pg_catalog
+    language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- The dictionary is named, so the answer depends on no setting; its rules change only with the extension.
@@ -79,7 +79,7 @@ comment on table catalogue.search_delta is 'Rows of geometrias written since the
 
 -- Append only: two writers never touch one row here, and a refresh deletes exactly what its own snapshot sees.
 create or replace function catalogue.search_note() returns trigger
-    language plpgsql security definer set search_path = pg_catalog
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into catalogue.search_delta (id, data_referencia, name_normal, envelope)
@@ -173,7 +173,7 @@ create or replace function catalogue.search_matches(
     query_normal text, bbox public.geometry, from_date date, to_date date, skip bigint, take bigint, narrow boolean,
     out ids bigint[], out days date[]
 )
-    language plpgsql stable parallel safe set search_path = pg_catalog set jit = off
+    language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
     filters constant text :=
@@ -232,7 +232,7 @@ create or replace function catalogue.search_candidates(
     query text, bbox public.geometry, from_date date, to_date date, skip bigint, take bigint,
     out ids bigint[], out days date[]
 )
-    language plpgsql stable parallel safe security definer set search_path = pg_catalog
+    language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     own constant text := 'catalogue.search_candidates(text,public.geometry,date,date,bigint,bigint)';
@@ -275,7 +275,7 @@ revoke execute on function catalogue.search_candidates(text, public.geometry, da
 
 create or replace function catalogue.search_page(query text, bbox public.geometry, from_date date, to_date date, max_rows integer)
     returns table (id bigint, layer text, name text, data_referencia date, similarity real)
-    language plpgsql stable parallel safe set search_path = pg_catalog
+    language plpgsql stable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -383,8 +383,12 @@ $$;
 
 select set_config('role', pg_get_userbyid(c.relowner), false) from pg_class c where c.oid = 'catalogue.search_names'::regclass;
 
+-- The view is new and nobody reads it yet: plain builds are quicker and lock nobody out.
+-- squawk-ignore require-concurrent-index-creation
 create unique index if not exists search_names_id_key on catalogue.search_names (id);
+-- squawk-ignore require-concurrent-index-creation
 create index if not exists search_names_trigram_idx on catalogue.search_names using gin (name_normal public.gin_trgm_ops) with (fastupdate = off);
+-- squawk-ignore require-concurrent-index-creation
 create index if not exists search_names_envelope_idx on catalogue.search_names using gist (envelope);
 analyze catalogue.search_names;
 

@@ -28,43 +28,32 @@ begin
         raise exception 'OPT1 cannot be rolled back: catalogue.geometrias is not the partitioned table that OPT1 made'
             using hint = 'Something else replaced it: bring that back first; nothing was changed.';
     end if;
-    for item in
-        with columns as (
-            select a.attrelid, a.attname::text as name, format('%s%s%s', format_type(a.atttypid, a.atttypmod),
-                       case when a.attnotnull then ' not null' else '' end, ' default ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid)) as shape
-              from pg_catalog.pg_attribute a left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-             where a.attnum > 0 and not a.attisdropped and a.attrelid in (parent, 'comporta_opt1_before.geometrias'::regclass))
-        select coalesce(now.name, before.name) as name, coalesce(before.shape, 'absent') as expected, coalesce(now.shape, 'absent') as found
-          from (select * from columns where attrelid = parent) now
-          full join (select * from columns where attrelid = 'comporta_opt1_before.geometrias'::regclass) before using (name)
-         where now.shape is distinct from before.shape loop
-        raise exception 'OPT1 cannot be rolled back: column % of catalogue.geometrias changed since: expected "%", found "%"',
-                item.name, item.expected, item.found
+    for item in select comporta.shape_differences('comporta_opt1_before.geometrias', parent) as what limit 1 loop
+        raise exception 'OPT1 cannot be rolled back: catalogue.geometrias was altered since: %', item.what
             using hint = 'Make the same change on comporta_opt1_before.geometrias, then run this script again; nothing was changed.';
     end loop;
-    for item in
-        select 'index' as kind, i.relname::text as name from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid
-         where x.indrelid = parent and not exists (select from pg_catalog.pg_index y join pg_catalog.pg_class j on j.oid = y.indexrelid
-                                                    where y.indrelid = 'comporta_opt1_before.geometrias'::regclass and j.relname = i.relname)
-        union all
-        select 'check constraint', c.conname from pg_catalog.pg_constraint c
-         where c.conrelid = parent and c.contype = 'c' and not exists (select from pg_catalog.pg_constraint o
-                 where o.conrelid = 'comporta_opt1_before.geometrias'::regclass and o.contype = 'c' and o.conname = c.conname) loop
-        raise exception 'OPT1 cannot be rolled back: % % was added to catalogue.geometrias since', item.kind, item.name
-            using hint = 'Add it to comporta_opt1_before.geometrias as well, or drop it, then run this script again; nothing was changed.';
+    for item in select comporta.immovable(parent) as what
+                union all
+                select format('foreign key %I of %s references it', c.conname, c.conrelid::regclass)
+                  from pg_catalog.pg_constraint c where c.contype = 'f' and c.confrelid = parent and c.conparentid = 0 loop
+        raise exception 'OPT1 cannot be rolled back: % and cannot follow catalogue.geometrias to another table', item.what
+            using hint = 'Drop it, and make it again afterwards; nothing was changed.';
     end loop;
 end
 $$;
 
--- 2. An apply that never reached its swap: only its preparations go.
+-- 2. An apply that never reached its swap: only its preparations go. From here on apply refuses to continue.
 do $$
 begin
     if comporta.done('OPT1', 'logging') and not comporta.done('OPT1', 'swapped') then
         call comporta.with_lock(array['catalogue.geometrias'], $body$
             drop trigger if exists comporta_log on catalogue.geometrias;
             drop trigger if exists comporta_no_truncate on catalogue.geometrias;
+            select comporta.mark('OPT1', 'abandoned');
             select comporta.forget('OPT1', 'logging')
-        $body$, 'share row exclusive');
+        $body$);
+    elsif comporta.done('OPT1', 'prepared') and not comporta.done('OPT1', 'swapped') then
+        perform comporta.mark('OPT1', 'abandoned');
     end if;
 end
 $$;
@@ -91,16 +80,27 @@ declare
     outbound jsonb := comporta.outbound_keys(parent);
     item record;
 begin
+    for item in select comporta.shape_differences(original, parent) as what limit 1 loop
+        raise exception 'OPT1 cannot be rolled back: catalogue.geometrias was altered since: %', item.what
+            using hint = 'Make the same change on comporta_opt1_before.geometrias, then run this script again; nothing was changed.';
+    end loop;
+    -- A key that apply had no time to validate again counts as what it was before.
+    select coalesce(pg_catalog.jsonb_agg(case when coalesce((before.key ->> 'validated')::boolean, false)
+                                              then pg_catalog.jsonb_set(now.key, '{validated}', 'true') else now.key end), '[]')
+      into inbound
+      from pg_catalog.jsonb_array_elements(inbound) as now (key)
+      left join pg_catalog.jsonb_array_elements(comporta.detail('OPT1', 'inbound keys')) as before (key)
+        on before.key ->> 'table' = now.key ->> 'table' and before.key ->> 'name' = now.key ->> 'name';
     while comporta.replay_batch('OPT1/after', parent, original, 10000) > 0 loop
     end loop;
-    perform comporta.carry_sequence(parent, original, 'id');
     perform comporta.carry_grants(parent, original);
+    perform comporta.carry_sequence(parent, original, 'id');
     perform comporta.carry_policies(parent, original);
     perform comporta.carry_triggers(parent, original, apart);
     perform comporta.carry_comments(parent, original);
     perform comporta.carry_publications(parent, original);
     create schema comporta_opt1_after;
-    for item in select s.stxname from pg_catalog.pg_statistic_ext s where s.stxrelid = parent loop
+    for item in select s.stxname from pg_catalog.pg_statistic_ext s where s.stxrelid = parent and s.stxnamespace = 'catalogue'::regnamespace loop
         execute pg_catalog.format('alter statistics catalogue.%I set schema comporta_opt1_after', item.stxname);
     end loop;
     alter table catalogue.geometrias set schema comporta_opt1_after;
@@ -125,7 +125,8 @@ $$;
 do $$
 begin
     if comporta.done('OPT1', 'swapped') and not comporta.done('OPT1', 'restored') then
-        call comporta.with_lock(comporta.swap_locks('catalogue.geometrias') || array['catalogue.geometrias_ids'], 'select comporta.opt1_swap_out()');
+        call comporta.with_lock(array_remove(comporta.swap_locks('catalogue.geometrias_ids'), 'catalogue.geometrias_ids')
+                                || comporta.swap_locks('catalogue.geometrias') || array['catalogue.geometrias_ids'], 'select comporta.opt1_swap_out()');
     end if;
 end
 $$;

@@ -43,6 +43,8 @@ as $$
 declare
     holder text;
 begin
+    -- A snapshot older than a lock would hide rows from the copy made under it, whatever this database's default is.
+    perform set_config('default_transaction_isolation', 'read committed', false);
     if pg_try_advisory_lock(hashtext('comporta'), hashtext('change')) then
         return;
     end if;

@@ -13,8 +13,9 @@ create table if not exists comporta.row_log (
     primary key (log, seq)
 );
 
+-- Security definer: pg_temp comes last, or a caller's own temporary types would be found first.
 create or replace function comporta.log_row() returns trigger
-    language plpgsql security definer set search_path = pg_catalog
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     if tg_op <> 'INSERT' then
@@ -108,7 +109,22 @@ $$;
 
 -- Grants ---------------------------------------------------------------------------------------------------------------
 
--- Owner, table grants and column grants of DESTINATION become those of SOURCE.
+-- Who may do what, without the names of the grantors, which a copy cannot keep.
+create or replace function comporta.grants(relation regclass) returns text[]
+    language sql stable set search_path = pg_catalog
+as $$
+    select array_agg(format('%s %s %s %s', g.attname, g.grantee, g.privilege_type, g.is_grantable) order by 1) from (
+        select null as attname, a.grantee, a.privilege_type, bool_or(a.is_grantable) as is_grantable
+          from pg_class c, aclexplode(coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner))) a
+         where c.oid = relation group by 2, 3
+        union all
+        select t.attname, x.grantee, x.privilege_type, bool_or(x.is_grantable)
+          from pg_attribute t, aclexplode(t.attacl) x
+         where t.attrelid = relation and t.attnum > 0 and not t.attisdropped group by 1, 2, 3
+    ) g
+$$;
+
+-- Owner, table grants and column grants of DESTINATION become those of SOURCE. What is equal already is not touched.
 create or replace function comporta.carry_grants(source regclass, destination regclass) returns void
     language plpgsql set search_path = pg_catalog
 as $$
@@ -119,18 +135,21 @@ begin
                  where s.oid = source and d.oid = destination and s.relowner <> d.relowner loop
         execute format('alter table %s owner to %I', destination, item.owner);
     end loop;
+    if comporta.grants(source) = comporta.grants(destination) then
+        return;
+    end if;
     for item in select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee
                   from pg_class c, aclexplode(c.relacl) a where c.oid = destination loop
-        execute format('revoke all on %s from %s', destination, item.grantee);
+        execute format('revoke all on %s from %s cascade', destination, item.grantee);
     end loop;
     for item in select a.attname, case x.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(x.grantee)) end as grantee
                   from pg_attribute a, aclexplode(a.attacl) x
                  where a.attrelid = destination and a.attnum > 0 and not a.attisdropped group by 1, 2 loop
-        execute format('revoke all (%I) on %s from %s', item.attname, destination, item.grantee);
+        execute format('revoke all (%I) on %s from %s cascade', item.attname, destination, item.grantee);
     end loop;
     for item in select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee,
                        string_agg(a.privilege_type, ', ') as privileges, a.is_grantable
-                  from pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+                  from pg_class c, aclexplode(coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner))) a
                  where c.oid = source group by 1, 3 loop
         execute format('grant %s on %s to %s%s', item.privileges, destination, item.grantee,
                        case when item.is_grantable then ' with grant option' else '' end);
@@ -301,7 +320,7 @@ create or replace function comporta.dependants(relation regclass) returns jsonb
     language sql stable set search_path = ''
 as $$
     with functions as (
-        select distinct p.oid, p.proowner, p.proacl
+        select p.oid, p.proowner, p.proacl, bool_or(d.refclassid = 'pg_catalog.pg_type'::regclass) as of_row_type
           from pg_catalog.pg_depend d
           join pg_catalog.pg_proc p on p.oid = d.objid
          where d.classid = 'pg_catalog.pg_proc'::regclass
@@ -309,6 +328,7 @@ as $$
              or (d.refclassid = 'pg_catalog.pg_type'::regclass
                  and d.refobjid in (select t.oid from pg_catalog.pg_type t where t.typrelid = relation
                                     union all select t.typarray from pg_catalog.pg_type t where t.typrelid = relation)))
+         group by p.oid
     ), views as (
         select distinct c.oid, c.reloptions
           from pg_catalog.pg_depend d
@@ -318,13 +338,70 @@ as $$
     )
     select pg_catalog.jsonb_build_object(
         'functions', coalesce((select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-                'oid', f.oid::bigint, 'definition', pg_catalog.pg_get_functiondef(f.oid), 'identity', f.oid::regprocedure::text,
+                'oid', f.oid::bigint, 'of_row_type', f.of_row_type, 'definition', pg_catalog.pg_get_functiondef(f.oid), 'identity', f.oid::regprocedure::text,
                 'owner', pg_catalog.pg_get_userbyid(f.proowner), 'acl', f.proacl::text, 'comment', obj_description(f.oid, 'pg_proc')) order by f.oid)
             from functions f), '[]'),
         'views', coalesce((select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                 'oid', v.oid::bigint, 'name', v.oid::regclass::text, 'definition', pg_catalog.pg_get_viewdef(v.oid),
                 'options', pg_catalog.array_to_string(v.reloptions, ', ')) order by v.oid)
             from views v), '[]'))
+$$;
+
+-- What is bound to RELATION by its OID and cannot follow it to another table, in words.
+create or replace function comporta.immovable(relation regclass) returns setof text
+    language sql stable set search_path = ''
+as $$
+    with parts as (
+        select 'pg_catalog.pg_class'::regclass as classid, relation::oid as objid
+        union all
+        select 'pg_catalog.pg_type'::regclass, unnest(array[t.oid, t.typarray]) from pg_catalog.pg_type t where t.typrelid = relation
+    ), dependents as (
+        select distinct d.classid, d.objid, d.objsubid, d.deptype, d.refclassid
+          from pg_catalog.pg_depend d join parts p on p.classid = d.refclassid and p.objid = d.refobjid
+    )
+    select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) || ' reads or rewrites it by its OID'
+      from dependents d
+      join pg_catalog.pg_rewrite r on r.oid = d.objid and d.classid = 'pg_catalog.pg_rewrite'::regclass
+      join pg_catalog.pg_class c on c.oid = r.ev_class
+     where c.relkind <> 'v' or r.rulename <> '_RETURN'
+    union
+    select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) || ' depends on it'
+      from dependents d
+     where d.deptype = 'n'
+       and d.classid not in ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_proc'::regclass,
+                             'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_statistic_ext'::regclass)
+       and not (d.classid = 'pg_catalog.pg_policy'::regclass and d.objid in (select p.oid from pg_catalog.pg_policy p where p.polrelid = relation))
+       and not (d.classid = 'pg_catalog.pg_class'::regclass and d.objid in (select i.inhrelid from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
+                                                                             where i.inhparent = relation and c.relispartition))
+$$;
+
+-- Columns, indexes, checks and extended statistics by which FOUND is not as EXPECTED.
+create or replace function comporta.shape_differences(expected regclass, found regclass) returns setof text
+    language sql stable set search_path = ''
+as $$
+    with parts as (
+        select a.attrelid as relation, 'column ' || pg_catalog.quote_ident(a.attname) as part,
+               pg_catalog.concat_ws(' ', pg_catalog.format_type(a.atttypid, a.atttypmod), case when a.attnotnull then 'not null' end,
+                   'default ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), 'collation ' || nullif(a.attcollation, t.typcollation)::regcollation,
+                   'identity ' || nullif(a.attidentity::text, ''), 'generated ' || nullif(a.attgenerated::text, '')) as shape
+          from pg_catalog.pg_attribute a
+          join pg_catalog.pg_type t on t.oid = a.atttypid
+          left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+         where a.attnum > 0 and not a.attisdropped
+        union all
+        select x.indrelid, 'index ' || pg_catalog.quote_ident(i.relname), 'present'
+          from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid
+        union all
+        select c.conrelid, 'check constraint ' || pg_catalog.quote_ident(c.conname), pg_catalog.pg_get_constraintdef(c.oid)
+          from pg_catalog.pg_constraint c where c.contype = 'c'
+        union all
+        select s.stxrelid, 'statistics ' || pg_catalog.quote_ident(s.stxname), 'present' from pg_catalog.pg_statistic_ext s
+    )
+    select pg_catalog.format('%s: expected "%s", found "%s"', part, coalesce(e.shape, 'absent'), coalesce(f.shape, 'absent'))
+      from (select * from parts where relation = expected) e
+      full join (select * from parts where relation = found) f using (part)
+     where e.shape is distinct from f.shape
+     order by part
 $$;
 
 create or replace function comporta.rebind(dependants jsonb) returns void
@@ -335,12 +412,23 @@ declare
     grant_ record;
     made regprocedure;
 begin
+    -- A function that takes or gives rows of the table cannot be replaced, only made anew beside the former one.
+    for item in select p.oid::regprocedure as former, p.oid from pg_catalog.jsonb_to_recordset(dependants -> 'functions') as x (oid bigint, of_row_type boolean)
+                  join pg_catalog.pg_proc p on p.oid = x.oid::oid where x.of_row_type loop
+        execute pg_catalog.format('alter routine %s rename to %I', item.former, 'comporta_former_' || item.oid);
+    end loop;
     for item in select * from pg_catalog.jsonb_to_recordset(dependants -> 'functions')
                     as x (oid bigint, definition text, identity text, owner text, acl text, comment text) loop
         execute item.definition;
         made := item.identity::regprocedure;
         continue when made::oid::bigint = item.oid;
         execute pg_catalog.format('alter routine %s owner to %I', made, item.owner);
+        -- Default privileges may have given it to others.
+        for grant_ in select distinct case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end as grantee
+                        from pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
+                       where p.oid = made and a.grantee <> p.proowner and (item.acl is not null or a.grantee <> 0) loop
+            execute pg_catalog.format('revoke all on routine %s from %s', made, grant_.grantee);
+        end loop;
         if item.acl is not null then
             execute pg_catalog.format('revoke all on routine %s from public', made);
             for grant_ in select case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end as grantee,
@@ -403,7 +491,7 @@ begin
 end
 $$;
 
--- The identity sequence of DESTINATION goes on where that of SOURCE stands.
+-- The identity sequence of DESTINATION goes on where that of SOURCE stands, with its grants and comment.
 create or replace function comporta.carry_sequence(source regclass, destination regclass, column_name text) returns void
     language plpgsql set search_path = pg_catalog
 as $$
@@ -413,6 +501,10 @@ declare
 begin
     if from_sequence is not null and to_sequence is not null then
         execute format('select setval(%L, last_value, is_called) from %s', to_sequence, from_sequence);
+        perform comporta.carry_grants(from_sequence, to_sequence);
+        if obj_description(from_sequence::regclass, 'pg_class') is distinct from obj_description(to_sequence::regclass, 'pg_class') then
+            execute format('comment on sequence %s is %L', to_sequence, obj_description(from_sequence::regclass, 'pg_class'));
+        end if;
     end if;
 end
 $$;

@@ -20,7 +20,7 @@ create or replace function comporta.cold_settings(
     out index_methods text[],       -- columns with an index of these methods stand in the locator and keep that index
     out keep_row_store boolean      -- true keeps the emptied leaf after its copy was verified (no space is won then)
 )
-    language sql stable set search_path = pg_catalog
+    language sql stable set search_path = pg_catalog, pg_temp
 as $$ select date '2021-01-01', 256, 48, array['gist'], false $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ as $$ select date '2021-01-01', 256, 48, array['gist'], false $$;
 -- ---------------------------------------------------------------------------------------------------------------
 
 create or replace function comporta.cold_copy_acl(source regclass, target regclass) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     entry record;
@@ -51,7 +51,7 @@ end
 $$;
 
 create or replace function comporta.cold_copy_comments(source regclass, target regclass) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     found record;
@@ -72,7 +72,7 @@ $$;
 -- The same policies on another table: names of columns are equal there. POLICIES reads best while TARGET bears SOURCE's
 -- name, since a policy with a subquery qualifies its columns.
 create or replace function comporta.cold_copy_policies(source regclass, target regclass) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     found record;
@@ -100,7 +100,7 @@ $$;
 
 -- An empty table in the shape of a leaf: everything but rows, foreign keys and what its parent gives it when attached.
 create or replace function comporta.cold_copy_leaf(source regclass, target_schema text, with_indexes boolean) returns regclass
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     leaf pg_class;
@@ -137,7 +137,7 @@ end
 $$;
 
 create or replace function comporta.cold_copy_indexes(source regclass, target regclass) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     found record;
@@ -203,7 +203,7 @@ $$;
 -- ---------------------------------------------------------------------------------------------------------------
 
 create or replace function comporta.cold_refuse_unless_fit(parent regclass) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     problem text;
@@ -250,7 +250,7 @@ $$;
 
 -- Makes both schemas and every object that packing needs, empty. Idempotent: a second call finds them and returns.
 create or replace function comporta.cold_prepare(parent regclass, logical_name text) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     settings record;
@@ -324,7 +324,7 @@ begin
     execute format('create table comporta_opt2_cold.change_log (seq bigint generated always as identity primary key, leaf text not null, key %s not null)', key_type);
     execute 'create table comporta_opt2_cold.tombstone (chunk integer, place smallint, stale boolean not null default false, row_hash numeric not null, primary key (chunk, place))';
     execute $q$
-        create function comporta_opt2_cold.log_change() returns trigger language plpgsql security definer set search_path = pg_catalog
+        create function comporta_opt2_cold.log_change() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
         as 'begin
             if tg_op = ''TRUNCATE'' then
                 raise exception ''%.% cannot be truncated while OPT2 is moving it'', tg_table_schema, tg_table_name
@@ -338,7 +338,7 @@ begin
 
     -- Before a leaf is cold, its part of the locator follows the leaf through the log alone: a cascading foreign key waits.
     execute $q$
-        create function comporta_opt2_cold.keep_still() returns trigger language plpgsql set search_path = pg_catalog
+        create function comporta_opt2_cold.keep_still() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
         as 'begin
             return case when current_setting(''comporta_opt2.replay'', true) = ''on'' then old end;
         end'
@@ -370,7 +370,7 @@ begin
     for column_row in select * from comporta_opt2_cold.column_layout c where not c.inline loop
         execute format($q$
             create function comporta_opt2_cold.%I(chunk_number integer, place_number smallint) returns %s
-                language plpgsql immutable strict parallel safe security definer cost 200 set search_path = pg_catalog
+                language plpgsql immutable strict parallel safe security definer cost 200 set search_path = pg_catalog, pg_temp
             as $f$
             declare
                 found_value %s;
@@ -414,7 +414,7 @@ comment on function comporta.cold_prepare(regclass, text) is 'Builds the empty c
 
 -- Indexes on packed columns that the locator keeps, as templates with one %s for the table.
 create or replace function comporta.cold_wanted_indexes(parent regclass) returns table (definition text)
-    language plpgsql stable set search_path = pg_catalog
+    language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query execute $q$
@@ -431,7 +431,7 @@ $$;
 
 -- How a column reads from the locator.
 create or replace function comporta.cold_expression(column_name text) returns text
-    language plpgsql stable set search_path = pg_catalog
+    language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     found record;
@@ -445,7 +445,7 @@ $$;
 
 -- Columns in the table's order, each after a prefix.
 create or replace function comporta.cold_columns(prefix text default '', which text default 'all') returns text
-    language plpgsql stable set search_path = pg_catalog
+    language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (select string_agg(prefix || c.name, ', ' order by c.ordinal) from comporta_opt2_cold.column_layout c
@@ -455,13 +455,13 @@ $$;
 
 -- The hash of a row, from its columns in the table's order; callers pin the settings that its text depends on.
 create or replace function comporta.cold_row_hash(prefix text) returns text
-    language sql stable set search_path = pg_catalog
+    language sql stable set search_path = pg_catalog, pg_temp
 as $$ select format('hashtextextended(row(%s)::text, 0)::numeric', comporta.cold_columns(prefix)) $$;
 
 -- Every cold row of a leaf in full, from its part of the locator and its chunks (each array is unpacked once); policies
 -- are not applied. FIRST and LAST bound the chunks; null for all of the leaf.
 create or replace function comporta.cold_full_rows(leaf_name text, first_chunk integer default null, last_chunk integer default null) returns text
-    language plpgsql stable set search_path = pg_catalog
+    language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     far text := comporta.cold_columns('p.', 'far');
@@ -477,7 +477,7 @@ $$;
 
 -- A few cold rows in full: an array is unpacked for each of them.
 create or replace function comporta.cold_few_rows(leaf_name text, where_text text) returns text
-    language plpgsql stable set search_path = pg_catalog
+    language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
     return format('select chunk, place, %s from comporta_opt2_cold.%I c where %s',
@@ -492,7 +492,7 @@ $$;
 
 -- Leaves that are cold by the settings, noted once; their names and bounds are what a rollback restores.
 create or replace function comporta.cold_plan() returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     layout record;
@@ -510,7 +510,7 @@ $$;
 
 -- Rows of the leaf as the chunks will hold them; the text of a bulk batch and of a catch-up differ only in their FROM.
 create or replace function comporta.cold_write_chunks(leaf_name text, numbered text) returns bigint
-    language plpgsql set search_path = pg_catalog set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1 set bytea_output = 'hex'
+    language plpgsql set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1 set bytea_output = 'hex'
 as $$
 declare
     layout record;
@@ -545,7 +545,7 @@ $$;
 
 -- State-based: whatever happened to a logged key, the chunks get what the leaf holds now. Returns how many keys it took.
 create or replace function comporta.cold_replay(leaf_name text, at_most integer) returns integer
-    language plpgsql set search_path = pg_catalog set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1 set bytea_output = 'hex'
+    language plpgsql set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1 set bytea_output = 'hex'
 as $$
 declare
     layout record;
@@ -751,12 +751,12 @@ end
 $$;
 
 create or replace function comporta.cold_default_leaf(parent regclass) returns text[]
-    language sql stable set search_path = pg_catalog
+    language sql stable set search_path = pg_catalog, pg_temp
 as $$ select coalesce(array_agg(p.partdefid::regclass::text), '{}') from pg_partitioned_table p where p.partrelid = parent and p.partdefid <> 0 $$;
 
 -- Inside a cut-over, when nobody can write any more. Too much left: give the lock back and let the caller try again.
 create or replace function comporta.cold_replay_all(leaf_name text) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
     if (select count(*) from (select from comporta_opt2_cold.change_log c where c.leaf = leaf_name limit 301) x) > 300 then
@@ -816,7 +816,7 @@ end
 $$;
 
 create or replace function comporta.cold_digest(relation text, out rows bigint, out checksum numeric)
-    language plpgsql stable set search_path = pg_catalog set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1 set bytea_output = 'hex'
+    language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1 set bytea_output = 'hex'
 as $$
 begin
     execute format('select count(*), coalesce(sum(%s), 0) from %s t', comporta.cold_row_hash('t.'), relation) into rows, checksum;
@@ -825,7 +825,7 @@ $$;
 
 -- Null when live rows and tombstones of a leaf add up to what its chunks promise (and, if given, to what it held before).
 create or replace function comporta.cold_check_leaf(leaf_name text, rows_before bigint default null, checksum_before numeric default null) returns text
-    language plpgsql stable set search_path = pg_catalog set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1 set bytea_output = 'hex'
+    language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1 set bytea_output = 'hex'
 as $$
 declare
     found record;
@@ -852,7 +852,7 @@ $$;
 -- Who may read the table may read the locator through the view (which runs as the caller, under the same policies). The
 -- schema comporta_opt2_cold stays closed to them: nothing in it can be named by anyone but the owner.
 create or replace function comporta.cold_grant_readers(parent regclass) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     entry record;
@@ -876,7 +876,7 @@ $$;
 
 -- Writes through the view and the way out of the cold, made before the parent moves to comporta_opt2, so that the swap is short.
 create or replace function comporta.cold_make_writers(parent regclass) returns void
-    language plpgsql set search_path = pg_catalog set check_function_bodies = off
+    language plpgsql set search_path = pg_catalog, pg_temp set check_function_bodies = off
 as $$
 declare
     layout record;
@@ -894,7 +894,7 @@ begin
     execute format($q$
         create or replace function comporta_opt2_cold.thaw_row(wanted %1$s) returns boolean
             language plpgsql security definer
-            set search_path = pg_catalog set session_replication_role = 'replica'
+            set search_path = pg_catalog, pg_temp set session_replication_role = 'replica'
             set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1 set bytea_output = 'hex'
         as $f$
         declare
@@ -914,7 +914,7 @@ begin
         comporta.cold_row_hash('y.'),
         (select string_agg(comporta.cold_expression(l.name) || ' as ' || l.name, ', ' order by l.ordinal) from comporta_opt2_cold.column_layout l));
     execute format($q$
-        create or replace function comporta_opt2.thaw(wanted %1$s) returns boolean language plpgsql security definer set search_path = pg_catalog
+        create or replace function comporta_opt2.thaw(wanted %1$s) returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp
         as $f$
         begin
             -- Looked up first: the setting that silences triggers costs the session its cached plans.
@@ -927,7 +927,7 @@ begin
 
     -- A foreign key that cascades into cold rows: thaw them and do the same to the hot table, triggers and all.
     execute format($q$
-        create or replace function comporta_opt2_cold.guard() returns trigger language plpgsql security definer set search_path = pg_catalog
+        create or replace function comporta_opt2_cold.guard() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
         as $f$
         begin
             perform comporta_opt2.thaw(old.%1$s);
@@ -1055,7 +1055,7 @@ $$;
 
 -- What a caller may see of the arrays, for aggregates: the policies for SELECT compiled into one condition over COLUMNS.
 create or replace function comporta.cold_policy_condition(parent regclass) returns text
-    language sql stable set search_path = pg_catalog
+    language sql stable set search_path = pg_catalog, pg_temp
 as $$
     with rules as (
         select p.polpermissive, format('(%s and (%s))',
@@ -1075,7 +1075,7 @@ $$;
 -- cold_rows: the locator with its chunk numbers, as the caller. cold_arrays: WANTED columns read from the arrays alone;
 -- from the locator instead when a policy needs a column that is not packed or runs a query of its own.
 create or replace function comporta.cold_make_readers(parent regclass, wanted text[]) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     layout record;
@@ -1113,7 +1113,7 @@ begin
     perform comporta.cold_copy_acl(parent, 'comporta_opt2.cold_arrays'::regclass);
     execute $q$
         create or replace function comporta_opt2.chunks_in(box public.geometry, from_date date, to_date date) returns integer[]
-            language sql stable security definer set search_path = pg_catalog
+            language sql stable security definer set search_path = pg_catalog, pg_temp
         as $f$
             select coalesce(array_agg(k.chunk), '{}') from comporta_opt2_cold.chunk k
              where (box is null or k.bbox operator(public.&&) box) and (from_date is null or k.last_date >= from_date) and (to_date is null or k.first_date < to_date)
@@ -1140,7 +1140,7 @@ $$;
 
 -- Body of the first cut-over: the parent goes to comporta_opt2, the view takes its name.
 create or replace function comporta.cold_swap_in() returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     layout record;
@@ -1159,7 +1159,7 @@ end
 $$;
 
 create or replace function comporta.cold_finish_view(place text) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     layout record;
@@ -1184,7 +1184,7 @@ $$;
 -- ---------------------------------------------------------------------------------------------------------------
 
 create or replace function comporta.cold_replay_back(leaf_name text, at_most integer) returns integer
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     layout record;
@@ -1210,7 +1210,7 @@ end
 $$;
 
 create or replace function comporta.cold_replay_back_all(leaf_name text) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
     if (select count(*) from (select from comporta_opt2_cold.change_log c where c.leaf = leaf_name limit 301) x) > 300 then
@@ -1347,7 +1347,7 @@ $$;
 
 -- Body of the last cut-over: the parent takes its name again.
 create or replace function comporta.cold_swap_out() returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     layout record;

@@ -26,7 +26,7 @@ $$;
 
 -- The partition key of PARENT, quoted; null unless it is one plain date column.
 create or replace function comporta.date_key(parent regclass) returns text
-    language sql stable set search_path = pg_catalog
+    language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select quote_ident(a.attname)
       from pg_partitioned_table p join pg_attribute a on a.attrelid = p.partrelid and a.attnum = p.partattrs[0]
@@ -34,14 +34,14 @@ as $$
 $$;
 
 create or replace function comporta.inside(key text, low date, high date) returns text
-    language sql stable set search_path = pg_catalog
+    language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select format('%s is not null', key) || case when isfinite(low) then format(' and %s >= %L::date', key, to_char(low, 'YYYY-MM-DD')) else '' end
                                          || case when isfinite(high) then format(' and %s < %L::date', key, to_char(high, 'YYYY-MM-DD')) else '' end
 $$;
 
 create or replace function comporta.outside(key text, low date, high date) returns text
-    language sql stable set search_path = pg_catalog
+    language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select '(' || concat_ws(' or ', case when isfinite(low) then format('%s < %L::date', key, to_char(low, 'YYYY-MM-DD')) end,
                                     case when isfinite(high) then format('%s >= %L::date', key, to_char(high, 'YYYY-MM-DD')) end) || ')'
@@ -56,7 +56,7 @@ $$;
 
 -- An index or statistics object of MODEL gets the name that it has there, with the leaf's name in the place of the model's.
 create or replace function comporta.name_in(model_name text, leaf_name text, object_name text) returns text
-    language sql immutable set search_path = pg_catalog
+    language sql immutable set search_path = pg_catalog, pg_temp
 as $$
     select left(case when strpos(object_name, model_name) = 1 then leaf_name || substr(object_name, length(model_name) + 1)
                      else leaf_name || '_' || object_name end, 63)
@@ -170,7 +170,7 @@ $$;
 -- A check on the default partition would spare ATTACH its scan, but refuses rows from the moment it is added: a default
 -- partition too large to be scanned in a moment goes the other way instead (comporta.exchange).
 create or replace function comporta.attach_if_clear(change text, parent regclass, leaf regclass, low date, high date) returns boolean
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     remainder regclass := (select p.leaf from comporta.partitions(parent) p where p.is_default);
@@ -187,7 +187,7 @@ end
 $$;
 
 create or replace function comporta.attach(change text, parent regclass, leaf regclass, low date, high date) returns void
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     item record;
@@ -230,7 +230,7 @@ $$;
 -- One batch of the log of an exchange: each of its rows is made in the new tables what it is in the old ones now.
 create or replace function comporta.exchange_batch(change text, old_tables text[], new_tables text[], filters text[], max_entries integer)
     returns integer
-    language plpgsql set search_path = pg_catalog
+    language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
     columns text := comporta.writable_columns(new_tables[1]::regclass);

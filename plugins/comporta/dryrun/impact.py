@@ -13,18 +13,24 @@ from comporta.release.model import Budget
 
 POINTS = 1500
 SEEN_OFTEN = 5
+# A kind whose fastest operation takes this long, or whose median takes twice as long, cannot tell a stall from its own work.
+SLOW_BY_ITSELF_S = 0.05
 
 
 def summarise(record: TrafficRecord, window: tuple[float, float]) -> dict[str, Any]:
     """Numbers and plot points of one traffic record around ``window`` (server epoch seconds: begin and end of the script).
 
     Latencies are in seconds. A stall is what an operation that overlaps the window took beyond the median of its kind
-    outside of it: a search that always reads every row is slow, not stalled. None means that no operation overlapped.
+    outside of it. A kind that is slow by itself (a search that reads every row) is told in ``slow_by_themselves``, with its
+    median and maximum, and not judged; waits behind the script's locks are seen by the trace all the same. None means
+    that no operation overlapped.
     ``generator_lag`` is the longest that the traffic itself was late; a stall near it says little.
     """
     begin, end = window
     operations = record.operations
+    slow = _slow_by_themselves(operations)
     usual = _usual(operations, begin, end)
+    judged = [each for each in during if each.kind not in slow]
     during = [each for each in operations if each.at + each.seconds >= begin and each.at <= end]
     failed = [each for each in operations if each.error]
     return {
@@ -33,9 +39,10 @@ def summarise(record: TrafficRecord, window: tuple[float, float]) -> dict[str, A
         "errors": sorted({str(each.error) for each in failed})[:20],
         "acknowledged_writes": len(record.acknowledged),
         "generator_lag": record.longest_lag_s,
-        "longest_stall": _longest(during, usual),
-        "longest_read_stall": _longest([each for each in during if not each.is_write], usual),
-        "longest_write_stall": _longest([each for each in during if each.is_write], usual),
+        "slow_by_themselves": slow,
+        "longest_stall": _longest(judged, usual),
+        "longest_read_stall": _longest([each for each in judged if not each.is_write], usual),
+        "longest_write_stall": _longest([each for each in judged if each.is_write], usual),
         "phases": {
             "before": _percentiles([each for each in operations if each.at + each.seconds < begin]),
             "during": _percentiles(during),
@@ -103,6 +110,17 @@ def felt_hazards(run: Mapping[str, Any], budget: Budget) -> list[Hazard]:
             )
         )
     return found
+
+
+def _slow_by_themselves(operations: Sequence[Operation]) -> dict[str, dict[str, float]]:
+    kinds: dict[str, list[float]] = {}
+    for each in operations:
+        kinds.setdefault(each.kind, []).append(each.seconds)
+    return {
+        kind: {"n": len(seconds), "median": float(np.median(seconds)), "max": max(seconds)}
+        for kind, seconds in kinds.items()
+        if min(seconds) > SLOW_BY_ITSELF_S or (len(seconds) > 1 and float(np.median(seconds)) > 2 * SLOW_BY_ITSELF_S)
+    }
 
 
 def _usual(operations: Sequence[Operation], begin: float, end: float) -> dict[str, float]:

@@ -36,7 +36,7 @@ def with_options(dsn: str, options: str) -> str:
 
 def with_database(dsn: str, database: str) -> str:
     """The same server and user, another database."""
-    return make_conninfo(dsn, dbname=database)
+    return make_conninfo("", **{**_parse(dsn), "dbname": database})
 
 
 def database_name(dsn: str) -> str:
@@ -55,11 +55,11 @@ def describe(dsn: str) -> str:
 def _parse(dsn: str) -> dict[str, Any]:
     try:
         return dict(conninfo_to_dict(dsn))
-    except psycopg.ProgrammingError as error:
+    except psycopg.ProgrammingError:
         raise ConfigurationError(
             "a connection string cannot be read (its text is withheld because it may hold a password)",
             remedy="Expected libpq form, such as 'host=127.0.0.1 port=5432 dbname=gis user=comporta'.",
-        ) from error
+        ) from None  # its text quotes what it could not read
 
 
 def _reason(error: psycopg.OperationalError) -> str:
@@ -99,5 +99,3 @@ def refuse_same_server(target: ServerIdentity, shadow: ServerIdentity) -> None:
             f"{target.system_identifier}; expected another cluster, found database {shadow.database} on port {shadow.port}",
             remedy="Point COMPORTA_SHADOW_DSN at a server that is never production. Nothing was changed.",
         )
-
-

@@ -13,21 +13,30 @@ from pglast.parser import ParseError, parse_sql, split
 
 from comporta.errors import ScriptError
 
+_REINDEX = pglast.enums.ReindexObjectType
+
 # Statements that PostgreSQL refuses inside a transaction block, by parse node, when their test holds.
 _ALONE: dict[str, Callable[[Any], bool]] = {
     "IndexStmt": lambda node: bool(node.concurrent),
     "DropStmt": lambda node: bool(node.concurrent),
-    "ReindexStmt": lambda node: any(option.defname == "concurrently" for option in node.params or ()),
+    "ReindexStmt": lambda node: (
+        node.kind not in (_REINDEX.REINDEX_OBJECT_INDEX, _REINDEX.REINDEX_OBJECT_TABLE)
+        or any(option.defname == "concurrently" for option in node.params or ())
+    ),
     "VacuumStmt": lambda node: bool(node.is_vacuumcmd),
     "ClusterStmt": lambda node: node.relation is None,
-    "CreatedbStmt": lambda node: True,
-    "DropdbStmt": lambda node: True,
-    "CreateTableSpaceStmt": lambda node: True,
-    "DropTableSpaceStmt": lambda node: True,
-    "AlterSystemStmt": lambda node: True,
+    "CreatedbStmt": lambda _: True,
+    "DropdbStmt": lambda _: True,
+    "CreateTableSpaceStmt": lambda _: True,
+    "DropTableSpaceStmt": lambda _: True,
+    "AlterSystemStmt": lambda _: True,
+    "AlterDatabaseStmt": lambda node: any(option.defname == "tablespace" for option in node.options or ()),
+    "CreateSubscriptionStmt": lambda _: True,
+    "DropSubscriptionStmt": lambda _: True,
+    "DiscardStmt": lambda node: node.target == pglast.enums.DiscardMode.DISCARD_ALL,
     # A procedure or a DO block may commit inside; PostgreSQL then refuses an outer transaction.
-    "CallStmt": lambda node: True,
-    "DoStmt": lambda node: True,
+    "CallStmt": lambda _: True,
+    "DoStmt": lambda _: True,
 }
 
 
@@ -97,12 +106,14 @@ class Script:
     def parse(cls, content: bytes, path: Path) -> Script:
         """Parse the bytes of a script; ``path`` is for messages only."""
         try:
-            text = content.decode("utf-8")
+            text = content.decode("utf-8-sig")  # editors leave a byte order mark, which psql skips as well
         except UnicodeDecodeError as error:
             raise ScriptError(f"{path}: is not UTF-8 (byte {error.start})", remedy="Save the file as UTF-8.") from error
-        _refuse_meta_commands(text, path)
+        if "\0" in text:
+            line = text.count("\n", 0, text.index("\0")) + 1
+            # The parser would take it for the end of the file and leave the rest out without a word.
+            raise ScriptError(f"{path}:{line}: holds a NUL character", remedy="Remove it: SQL text cannot hold one.")
         try:
-            parse_sql(text)
             slices = split(text, with_parser=True, only_slices=True)
         except ParseError as error:
             raise _syntax_error(error, text, path) from error
@@ -113,40 +124,27 @@ class Script:
 
 
 def _statement(number: int, text: str, part: slice) -> Statement:
-    start = _skip_leading_comments(text, part.start, part.stop)
-    sql = text[start : part.stop]
-    return Statement(number=number, line=text.count("\n", 0, start) + 1, sql=sql, node=parse_sql(sql)[0].stmt)
-
-
-def _skip_leading_comments(text: str, start: int, stop: int) -> int:
-    """Move past blank space and comments, so that a statement's line is the line of its first word."""
-    while start < stop:
-        if text[start].isspace():
-            start += 1
-        elif text.startswith("--", start):
-            end = text.find("\n", start)
-            start = stop if end < 0 else end + 1
-        elif text.startswith("/*", start):
-            start = text.index("*/", start) + 2
-        else:
-            break
-    return start
-
-
-def _refuse_meta_commands(text: str, path: Path) -> None:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.startswith("\\"):
-            raise ScriptError(
-                f"{path}:{number}: {line.split()[0]} is a psql meta-command",
-                remedy="Change scripts run through psql, the CLI and Airflow alike: write plain SQL.",
-            )
+    sql = text[part]
+    return Statement(number=number, line=text.count("\n", 0, part.start) + 1, sql=sql, node=parse_sql(sql)[0].stmt)
 
 
 def _syntax_error(error: ParseError, text: str, path: Path) -> ScriptError:
-    offset = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else 0
+    offset = _offset(error, text)
     line = text.count("\n", 0, offset) + 1
-    column = offset - text.rfind("\n", 0, offset)
-    return ScriptError(
-        f"{path}:{line}:{column}: {error.args[0]}",
-        remedy="Nothing of this script ran. Correct it and start again.",
-    )
+    place = f"{path}:{line}:{offset - text.rfind(chr(10), 0, offset)}"
+    if text.startswith("\\", offset):
+        return ScriptError(
+            f"{place}: {text[offset:].split(maxsplit=1)[0]} is a psql meta-command",
+            remedy="Change scripts run through psql, the CLI and Airflow alike: write plain SQL. Nothing of this script ran.",
+        )
+    return ScriptError(f"{place}: {error.args[0]}", remedy="Nothing of this script ran. Correct it and start again.")
+
+
+def _offset(error: ParseError, text: str) -> int:
+    """Where the error is, in characters. pglast's own answer is short by one for each byte that UTF-8 needs on top."""
+    try:
+        parse_sql("".join(character if character.isascii() else "z" for character in text))
+    except ParseError as plain:
+        error = plain
+    offset = error.args[1] if len(error.args) > 1 else None
+    return offset if isinstance(offset, int) else len(text.rstrip())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -119,7 +120,10 @@ def load_release(path: Path, sql: Path) -> Release:
     entry = _read_file(path)
     _check_dependencies(entry, path)
     missing = [
-        f"{name}: {file}" for name, change in entry.changes.items() for file in _files(change, sql) if not file.is_file()
+        f"{name}: {file}"
+        for name, change in entry.changes.items()
+        for file in _files(change, sql)
+        if not file.is_file()
     ]
     if missing:
         raise ConfigurationError(
@@ -136,19 +140,40 @@ def load_release(path: Path, sql: Path) -> Release:
     )
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error: elsewhere the later silently replaces the earlier."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def _read_file(path: Path) -> _ReleaseFile:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as stream:
+            content = _UniqueKeys(stream).get_single_data()
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror})", remedy="Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: is not UTF-8", remedy="Save the file as UTF-8.") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: is not YAML: {error}", remedy="Correct the file.") from error
     try:
         return _ReleaseFile.model_validate(content)
     except ValidationError as error:
-        found = "\n  ".join(f"{'.'.join(map(str, item['loc'])) or 'the file'}: {_reason(item['type'], item['msg'])}" for item in error.errors())
+        found = "\n  ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {_reason(item['type'], item['msg'])}"
+            for item in error.errors()
+        )
         raise ConfigurationError(
-            f"{path}: {error.error_count()} setting(s) refused\n  {found}", remedy="Correct the keys named above; nothing was contacted."
+            f"{path}: {error.error_count()} setting(s) refused\n  {found}",
+            remedy="Correct the keys named above; nothing was contacted.",
         ) from error
 
 

@@ -7,6 +7,7 @@ idle *golden* database; each use starts from ``CREATE DATABASE .. TEMPLATE golde
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +31,13 @@ from comporta.postgres.connection import (
     with_database,
 )
 from comporta.postgres.tools import client_program
+
+# Settings whose value is a list of quoted names; the server does not tell which they are, pg_dump names the same.
+_LISTS = frozenset(
+    ["local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
+     "temp_tablespaces", "unix_socket_directories"]
+)  # fmt: skip
+_NAME = re.compile(r'"((?:[^"]|"")*)"|([^\s",]+)')
 
 OnProgress = Callable[[str], None]
 
@@ -81,15 +89,15 @@ class Shadow:
         self.check()
         parts: dict[str, float] = {}
         with tempfile.TemporaryDirectory(prefix="comporta-clone-") as folder:
-            with _timed(parts, "dump"):
+            with _Timed(parts, "dump"):
                 on_progress(f"dump {describe(self.target_dsn)} (reads one snapshot, writes nothing)")
                 self._dump(Path(folder))
-            with _timed(parts, "restore"):
+            with _Timed(parts, "restore"):
                 on_progress(f"restore into {describe(self.clone_dsn)}")
                 self._copy_roles()
                 self._make_empty_clone()
                 self._restore(Path(folder))
-        with _timed(parts, "analyze"):
+        with _Timed(parts, "analyze"):
             on_progress("analyze the clone")
             size = self._finish_golden()
         return Clone(describe(self.target_dsn), self.database, size, sum(parts.values()), parts)
@@ -187,7 +195,8 @@ class Shadow:
         """Create the target's roles on the shadow, without passwords; roles that exist keep theirs."""
         with connect(self.target_dsn, name="comporta/shadow") as target:
             roles = target.execute(
-                "select rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls"
+                "select rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls,"
+                " rolconnlimit"
                 " from pg_roles where rolname !~ '^pg_' order by oid"
             ).fetchall()
             members = target.execute(
@@ -197,10 +206,14 @@ class Shadow:
         flags = ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls")
         with self._maintenance() as conn:
             there = {name for (name,) in conn.execute("select rolname from pg_roles")}
-            for name, *values in roles:
+            for name, *values, limit in roles:
                 if name not in there:
                     options = " ".join(flag if on else f"no{flag}" for flag, on in zip(flags, values, strict=True))
-                    conn.execute(sql.SQL("create role {} " + options).format(sql.Identifier(name)))
+                    conn.execute(
+                        sql.SQL("create role {} " + options + " connection limit {}").format(
+                            sql.Identifier(name), limit
+                        )
+                    )
             for group, member in members:
                 conn.execute(sql.SQL("grant {} to {}").format(sql.Identifier(group), sql.Identifier(member)))
 
@@ -217,7 +230,7 @@ class Shadow:
                 names = [sql.Identifier(part) for part in (role, self.database) if part]
                 conn.execute(
                     sql.SQL("alter {} set {} to {}").format(
-                        who.format(*names), sql.Identifier(*key.split(".")), sql.Literal(value)
+                        who.format(*names), sql.Identifier(*key.split(".")), _value(key, value)
                     )
                 )
 
@@ -242,7 +255,9 @@ class Shadow:
     def _run(self, program: str, dsn: str, *arguments: str) -> None:
         environment, dsn = _without_password(dsn)
         command = [client_program(program), f"--dbname={dsn}", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, check=False, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
         if done.returncode:
             shown = "\n  ".join(done.stderr.strip().splitlines()[-8:])
             raise CloneFailed(
@@ -251,7 +266,7 @@ class Shadow:
             )
 
 
-class _timed:
+class _Timed:
     """Add the seconds spent in a block to ``parts[name]``."""
 
     def __init__(self, parts: dict[str, float], name: str) -> None:
@@ -262,6 +277,14 @@ class _timed:
 
     def __exit__(self, *_: object) -> None:
         self.parts[self.name] = time.monotonic() - self.started
+
+
+def _value(setting: str, value: str) -> sql.Composable:
+    """The stored ``value`` as SET wants it: of a list each name is a literal, as one literal it would become one name."""
+    if setting.lower() not in _LISTS:
+        return sql.Literal(value)
+    names = [quoted.replace('""', '"') if quoted else bare for quoted, bare in _NAME.findall(value)]
+    return sql.SQL(", ").join(map(sql.Literal, names or [""]))
 
 
 def _without_password(dsn: str) -> tuple[dict[str, str], str]:
