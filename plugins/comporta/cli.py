@@ -78,7 +78,7 @@ def dry_run(
     started = datetime.now(UTC)
     with open_rehearsal(
         load_settings(),
-        run_id=f"cli-{started:%H%M%S}",
+        run_id=f"cli-{started:%Y%m%dT%H%M%S}",
         started=started,
         actor=f"cli:{getpass.getuser()}",
         say=lambda text: err.print(text, markup=False, highlight=False, soft_wrap=True),

@@ -78,7 +78,10 @@ class Rehearsal:
     keep_clone: bool = False
 
     def run_all(self) -> tuple[Report, str]:
-        """Every step in a row; a stop ends the row, and the report is written all the same."""
+        """Every step in a row; a stop ends the row, and the report is written all the same.
+
+        Any other ComportaError (a server away, a wrong setting) is recorded as the end of the run and raised.
+        """
         try:
             self.check()
             self.clone()
@@ -88,6 +91,9 @@ class Rehearsal:
                 self.measure(candidate.name)
         except DryRunStopped as stopped:
             self.say(f"stopped: {stopped}")
+        except ComportaError as error:
+            self._record(EventType.DRY_RUN_FINISHED, None, {"verdict": "stop", "error": error.message})
+            raise
         return self.report()
 
     def check(self) -> list[Finding]:
@@ -128,7 +134,7 @@ class Rehearsal:
         ):
             source, found = fingerprint.take(target), fingerprint.take(copy)
             # People go on using the target between the dump and this look, which moves its sequences.
-            ignored = (fingerprint.SEQUENCE_POSITIONS, "roles", "database")
+            ignored = (fingerprint.SEQUENCE_POSITIONS, "roles")
             differences = [str(each) for each in fingerprint.diff(source, found, ignore=ignored)]
             for script in self.support:
                 run_script(copy, script)

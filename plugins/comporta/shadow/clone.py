@@ -228,11 +228,17 @@ class Shadow:
                 key, _, value = setting.partition("=")
                 who = sql.SQL("role {} in database {}") if role else sql.SQL("database {}")
                 names = [sql.Identifier(part) for part in (role, self.database) if part]
-                conn.execute(
-                    sql.SQL("alter {} set {} to {}").format(
-                        who.format(*names), sql.Identifier(*key.split(".")), _value(key, value)
-                    )
+                statement = sql.SQL("alter {} set {} to {}").format(
+                    who.format(*names), sql.Identifier(*key.split(".")), _value(key, value)
                 )
+                try:
+                    conn.execute(statement)
+                except psycopg.Error as error:
+                    raise CloneFailed(
+                        f"the shadow {describe(self.shadow_dsn)} refuses the target's setting {key}: "
+                        f"{error.diag.message_primary}",
+                        remedy="Give the shadow the same extensions and preloaded libraries as the target.",
+                    ) from error
 
     def _finish_golden(self) -> int:
         with connect(self.clone_dsn, name="comporta/shadow") as conn:
