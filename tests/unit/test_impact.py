@@ -84,12 +84,18 @@ def test_the_longest_stall_is_looked_for_during_the_script_only() -> None:
 
 
 def test_an_operation_that_is_always_slow_is_not_stalled() -> None:
-    slow = [operation(91 + i / 10, 0.8, kind="search") for i in range(9)]
-    summary = summarise(
-        record(*at_rest("by_id"), *slow, operation(101, 0.85, kind="search"), operation(102, 0.2)), WINDOW
-    )
+    slow = [operation(91 + i / 10, 0.8, kind="map") for i in range(9)]
+    summary = summarise(record(*at_rest("by_id"), *slow, operation(101, 0.85, kind="map"), operation(102, 0.2)), WINDOW)
     assert summary["longest_stall"]["kind"] == "by_id"
     assert summary["longest_stall"]["seconds"] == pytest.approx(0.19)
+
+
+def test_a_search_is_told_but_not_judged_since_its_time_depends_on_what_is_asked() -> None:
+    summary = summarise(
+        record(*at_rest("by_id"), operation(101, 2.5, kind="search"), operation(102, 0.5, kind="search")), WINDOW
+    )
+    assert summary["longest_stall"] is None
+    assert summary["slow_by_themselves"] == {"search": {"n": 2, "median": 1.5, "max": 2.5}}
 
 
 @pytest.mark.parametrize(

@@ -7,31 +7,29 @@ from typing import Any
 
 import numpy as np
 
+from comporta.demo.operations import SLOW_KINDS
 from comporta.demo.record import Operation, TrafficRecord
 from comporta.dryrun.hazards import Hazard
 from comporta.release.model import Budget
 
 POINTS = 1500
 SEEN_OFTEN = 5
-# A kind whose fastest operation takes this long, or whose median takes twice as long, cannot tell a stall from its own work.
-SLOW_BY_ITSELF_S = 0.05
 
 
 def summarise(record: TrafficRecord, window: tuple[float, float]) -> dict[str, Any]:
     """Numbers and plot points of one traffic record around ``window`` (server epoch seconds: begin and end of the script).
 
     Latencies are in seconds. A stall is what an operation that overlaps the window took beyond the median of its kind
-    outside of it. A kind that is slow by itself (a search that reads every row) is told in ``slow_by_themselves``, with its
-    median and maximum, and not judged; waits behind the script's locks are seen by the trace all the same. None means
+    outside of it. A kind whose time depends on what is asked (``SLOW_KINDS``: searches) is told in ``slow_by_themselves``, with
+    its median and maximum, and not judged; waits behind the script's locks are seen by the trace all the same. None means
     that no operation overlapped.
     ``generator_lag`` is the longest that the traffic itself was late; a stall near it says little.
     """
     begin, end = window
     operations = record.operations
-    slow = _slow_by_themselves(operations)
     usual = _usual(operations, begin, end)
-    judged = [each for each in during if each.kind not in slow]
     during = [each for each in operations if each.at + each.seconds >= begin and each.at <= end]
+    judged = [each for each in during if each.kind not in SLOW_KINDS]
     failed = [each for each in operations if each.error]
     return {
         "operations": len(operations),
@@ -39,7 +37,7 @@ def summarise(record: TrafficRecord, window: tuple[float, float]) -> dict[str, A
         "errors": sorted({str(each.error) for each in failed})[:20],
         "acknowledged_writes": len(record.acknowledged),
         "generator_lag": record.longest_lag_s,
-        "slow_by_themselves": slow,
+        "slow_by_themselves": _slow_by_themselves(operations),
         "longest_stall": _longest(judged, usual),
         "longest_read_stall": _longest([each for each in judged if not each.is_write], usual),
         "longest_write_stall": _longest([each for each in judged if each.is_write], usual),
@@ -115,11 +113,11 @@ def felt_hazards(run: Mapping[str, Any], budget: Budget) -> list[Hazard]:
 def _slow_by_themselves(operations: Sequence[Operation]) -> dict[str, dict[str, float]]:
     kinds: dict[str, list[float]] = {}
     for each in operations:
-        kinds.setdefault(each.kind, []).append(each.seconds)
+        if each.kind in SLOW_KINDS:
+            kinds.setdefault(each.kind, []).append(each.seconds)
     return {
         kind: {"n": len(seconds), "median": float(np.median(seconds)), "max": max(seconds)}
         for kind, seconds in kinds.items()
-        if min(seconds) > SLOW_BY_ITSELF_S or (len(seconds) > 1 and float(np.median(seconds)) > 2 * SLOW_BY_ITSELF_S)
     }
 
 

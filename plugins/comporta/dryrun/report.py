@@ -107,6 +107,7 @@ def _change(candidate: Rehearsed, before: Any, apply: Any, verify: Any, measure:
             "sha256": apply["sha256"],
             "phases": apply["traffic"]["phases"],
             "points": apply["traffic"]["points"],
+            "slow": apply["traffic"]["slow_by_themselves"],
             "window_s": apply["seconds"],
             "statements": [_statement(each) for each in apply["statements"]],
             "locks": _lock_bars(apply),

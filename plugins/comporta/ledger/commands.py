@@ -136,6 +136,6 @@ def _console() -> Console:
 
 def _control_dsn() -> str:
     # Settings are read when a command runs, not when it is imported.
-    from comporta.settings import load_settings  # noqa: PLC0415
+    from comporta.settings import load_settings
 
     return load_settings().require("control")
