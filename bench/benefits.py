@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from online import _own_servers
+from online import own_servers
 
 from comporta.postgres.connection import Connection, connect
 from comporta.postgres.execution import execute, run_script
@@ -60,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     release = load_release(project_root() / "config" / "release.yaml", project_root() / "sql")
     with ExitStack() as stack:
-        target, server = (options.target, options.shadow) if options.target else _own_servers(stack, options.rows)
+        target, server = (options.target, options.shadow) if options.target else own_servers(stack, options.rows)
         shadow = Shadow(target, server)
         if not shadow.has_golden():
             shadow.copy_target(lambda text: print(text, file=sys.stderr))

@@ -33,7 +33,7 @@ def main() -> None:
     """Run and print."""
     options = _options()
     with ExitStack() as stack:
-        target, shadow = (options.target, options.shadow) if options.target else _own_servers(stack, options.rows)
+        target, shadow = (options.target, options.shadow) if options.target else own_servers(stack, options.rows)
         archives = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comporta-bench-")))
         runs = [_one_run(target, shadow, archives, number, options) for number in range(options.runs)]
     json.dump({"rows": options.rows, "runs": options.runs, "changes": _summary(runs)}, sys.stdout, indent=1)
@@ -50,7 +50,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _own_servers(stack: ExitStack, rows: int) -> tuple[str, str]:
+def own_servers(stack: ExitStack, rows: int) -> tuple[str, str]:
     root = server_root(project_root() / ".comporta" / "bench", Account.current())
     clusters = [
         Cluster(f"bench-{name}", root / name, 55_700 + n, CATALOGUE_SETTINGS)
