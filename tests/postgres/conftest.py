@@ -163,6 +163,9 @@ def servers() -> Iterator[Servers]:
         shadow=Server(Cluster("shadow", folder / "shadow", first + 2, catalogue), CATALOGUE_DATABASE),
     )
     try:
+        for server in made:  # one after the other: another checkout's tests may hold the ports that these would take
+            others = {other.cluster.port for other in made if other is not server}
+            server.cluster.choose_port(avoid=others)
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(_bring_up, made))
         yield made

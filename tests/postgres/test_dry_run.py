@@ -287,3 +287,17 @@ def test_a_wrong_input_is_named_with_exit_status_2_and_the_target_stays_as_it_wa
     assert world.reports() == []
     world.target = target
     assert world.state() == before
+
+
+def test_the_preflight_tells_what_changed_on_the_target_since_the_last_dry_run(world: World) -> None:
+    """Drift is rehearsed, so it warns; nobody should learn of it from the proofs that went stale."""
+    assert world.dry_run().returncode == PASS_OR_WARN
+    with psycopg.connect(world.target, autocommit=True) as conn:
+        conn.execute("comment on table catalogue.layers is 'Somebody was here.'")
+    try:
+        done = world.dry_run("--keep-clone")
+    finally:
+        with psycopg.connect(world.target, autocommit=True) as conn:
+            conn.execute("comment on table catalogue.layers is 'Thematic layers; every geometry belongs to one.'")
+    assert "comment of table catalogue.layers" in done.stderr
+    assert "Somebody was here." in done.stderr

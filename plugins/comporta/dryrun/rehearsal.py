@@ -20,7 +20,7 @@ from comporta.dryrun import probes
 from comporta.dryrun.hazards import Hazard, find_hazards, verdict
 from comporta.dryrun.impact import felt_hazards, summarise
 from comporta.dryrun.measure import measure_script, relation_sizes
-from comporta.dryrun.preflight import Finding, preflight
+from comporta.dryrun.preflight import Finding, Recorded, preflight
 from comporta.dryrun.records import RunFolder
 from comporta.dryrun.report import write_dry_run_report
 from comporta.errors import ComportaError
@@ -106,14 +106,19 @@ class Rehearsal:
             connect(self.shadow.target_dsn, name="comporta/preflight", statement_timeout_ms=60_000) as target,
             connect(self.shadow.shadow_dsn, name="comporta/preflight") as server,
         ):
-            findings = preflight(target, shadow=server, now=self.started)
-            digest = fingerprint.take(target).digest
+            found = preflight(target, shadow=server, now=self.started, recorded=self._last_seen())
+            seen = fingerprint.take(target)
+        # What changed since the last dry run is rehearsed by this one: people should know, and may go on.
+        findings = [replace(each, severity="warn") if each.code == "drift" else each for each in found]
         for finding in findings:
             self.say(f"  {finding.severity}: {finding.object}: {finding.evidence}")
         stops = [finding for finding in findings if finding.severity == "stop"]
-        self.folder.write("preflight", {"findings": [asdict(f) for f in findings], "fingerprint": digest})
+        self.folder.write("preflight", {"findings": [asdict(f) for f in findings], "fingerprint": seen.digest})
+        facts = self.folder.write("target_fingerprint", seen.as_json()).relative_to(self.archives)
         self._record(
-            EventType.PREFLIGHT_FINISHED, None, {"findings": len(findings), "stops": len(stops), "fingerprint": digest}
+            EventType.PREFLIGHT_FINISHED,
+            None,
+            {"findings": len(findings), "stops": len(stops), "fingerprint": seen.digest, "facts": str(facts)},
         )
         if stops:
             raise DryRunStopped(
@@ -258,6 +263,15 @@ class Rehearsal:
 
     def _traffic(self) -> Traffic:
         return Traffic(self.shadow.clone_dsn, self.plan.reads_per_s, self.plan.writes_per_s)
+
+    def _last_seen(self) -> Recorded | None:
+        """The target as the last preflight of this release saw it; None when there was none, or its file is gone."""
+        earlier = self.ledger.latest(20, event_type=EventType.PREFLIGHT_FINISHED) if self.ledger else []
+        for event in reversed(earlier):
+            file = self.archives / str(event.payload.get("facts", "none"))
+            if event.feature == self.name and file.is_file():
+                return Recorded(fingerprint.Fingerprint.from_json(file.read_text(encoding="utf-8")), event.timestamp)
+        return None
 
     def _fingerprint(self) -> fingerprint.Fingerprint:
         with connect(self.shadow.clone_dsn, name="comporta/fingerprint") as conn:
