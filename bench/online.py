@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from comporta.demo.load import load_catalogue
-from comporta.dryrun.rehearsal import Rehearsal, open_rehearsal
+from comporta.dryrun.rehearsal import open_rehearsal
 from comporta.local.account import Account
 from comporta.local.cluster import CATALOGUE_SETTINGS, Cluster
 from comporta.local.layout import server_root
@@ -76,18 +76,11 @@ def _one_run(target: str, shadow: str, archives: Path, number: int, options: arg
         say=lambda text: print(text, file=sys.stderr),
         keep_clone=number > 0,
         record=False,
+        rates={"reads_per_s": options.reads, "writes_per_s": options.writes},
     ) as rehearsal:
-        report, _ = _with_rates(rehearsal, options).run_all()
+        report, _ = rehearsal.run_all()
     data: dict[str, Any] = json.loads(report.json.read_text(encoding="utf-8"))
     return data
-
-
-def _with_rates(rehearsal: Rehearsal, options: argparse.Namespace) -> Rehearsal:
-    from dataclasses import replace
-
-    return replace(
-        rehearsal, plan=rehearsal.plan.model_copy(update={"reads_per_s": options.reads, "writes_per_s": options.writes})
-    )
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,11 +19,13 @@ shows the rest. Correct the script and clear the run from `clone_shadow`: the cl
 
 from __future__ import annotations
 
-from airflow.sdk import chain, dag, task_group
+from airflow.sdk import Param, chain, dag, task_group
 
 from comporta.orchestration import stage2
 from comporta.orchestration.assets import RELEASE
 from comporta.orchestration.wiring import SHADOW_POOL, change_outlines
+
+RATE_HELP = "Live traffic on the clone; empty means as in config/release.yaml."
 
 
 @dag(
@@ -35,6 +37,20 @@ from comporta.orchestration.wiring import SHADOW_POOL, change_outlines
     tags=["comporta", "stage 2", "shadow only"],
     doc_md=__doc__,
     default_args={"pool": SHADOW_POOL, "retries": 0},
+    params={
+        "keep_clone": Param(
+            False,
+            type="boolean",
+            title="Start from the golden copy that is there",
+            description="Quicker, and as old as that copy: the target is not dumped again.",
+        ),
+        "reads_per_s": Param(
+            None, type=["null", "integer"], minimum=0, maximum=10_000, title="Reads per second", description=RATE_HELP
+        ),
+        "writes_per_s": Param(
+            None, type=["null", "integer"], minimum=0, maximum=10_000, title="Writes per second", description=RATE_HELP
+        ),
+    },
 )
 def stage2_dry_run():
     steps = [stage2.preflight(), stage2.clone_shadow()]

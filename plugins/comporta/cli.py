@@ -70,6 +70,10 @@ def dry_run(
         list[str] | None, typer.Option("--change", help="Only these changes (and what they require).")
     ] = None,
     keep_clone: Annotated[bool, typer.Option(help="Start from the golden copy that is there already.")] = False,
+    reads: Annotated[
+        int | None, typer.Option(min=0, max=10_000, help="Reads per second, instead of the release's.")
+    ] = None,
+    writes: Annotated[int | None, typer.Option(min=0, max=10_000, help="Writes per second, likewise.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report's data as JSON on standard output.")] = False,
 ) -> None:
     """STAGE 2: apply, verify and measure on a fresh clone under live traffic. The target is only read."""
@@ -85,6 +89,7 @@ def dry_run(
         file=file,
         only=only,
         keep_clone=keep_clone,
+        rates={"reads_per_s": reads, "writes_per_s": writes},
     ) as rehearsal:
         report, verdict = rehearsal.run_all()
     if as_json:

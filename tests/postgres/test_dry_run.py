@@ -301,3 +301,17 @@ def test_the_preflight_tells_what_changed_on_the_target_since_the_last_dry_run(w
             conn.execute("comment on table catalogue.layers is 'Thematic layers; every geometry belongs to one.'")
     assert "comment of table catalogue.layers" in done.stderr
     assert "Somebody was here." in done.stderr
+
+
+def test_a_script_can_be_judged_without_live_traffic_and_the_report_says_that_stalls_are_unknown(world: World) -> None:
+    """No data is not good news: it is a warning."""
+    file = world.write(
+        "note.sql",
+        "set lock_timeout = '1s';\ncreate table catalogue.scratch (id bigint);\nanalyze catalogue.scratch;\n",
+    )
+    done = world.dry_run(str(file), "--keep-clone", "--reads", "0", "--writes", "0", "--json")
+    assert done.returncode == PASS_OR_WARN, done.stderr
+    change = json.loads(done.stdout)["changes"][0]
+    assert change["verdict"] == "warn"
+    assert "F03" in {hazard["code"] for hazard in change["hazards"]}
+    assert change["numbers"]["longest_stall"] is None

@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from time import sleep
 from typing import Any
 
 from comporta.demo.losses import lost_writes
+from comporta.demo.record import TrafficRecord
 from comporta.demo.traffic import Traffic
 from comporta.dryrun import probes
 from comporta.dryrun.hazards import Hazard, find_hazards, verdict
 from comporta.dryrun.impact import felt_hazards, summarise
-from comporta.dryrun.measure import measure_script, relation_sizes
+from comporta.dryrun.measure import ScriptMeasurement, measure_script, relation_sizes
 from comporta.dryrun.preflight import Finding, Recorded, preflight
 from comporta.dryrun.records import RunFolder
 from comporta.dryrun.report import write_dry_run_report
@@ -233,11 +235,7 @@ class Rehearsal:
         dsn = self.shadow.clone_dsn
         self.say(f"{name}: {role} {script.path.name} on {describe(dsn)}")
         before = self._fingerprint()
-        with self._traffic() as traffic:
-            sleep(self.plan.settle_s)
-            measured = measure_script(script, dsn, role=role, on_event=lambda event: self.say(f"  {event}"))
-            sleep(self.plan.settle_s)
-        record = traffic.stop()
+        measured, record = self._measure_beside_traffic(script, role)
         lost = [str(write) for write in lost_writes(dsn, record)]
         window = (measured.started_at, measured.started_at + measured.seconds)
         self.folder.write(
@@ -261,8 +259,17 @@ class Rehearsal:
             f"{name}: {role} failed\n{measured.error}", remedy="The clone keeps this state; the target was only read."
         )
 
-    def _traffic(self) -> Traffic:
-        return Traffic(self.shadow.clone_dsn, self.plan.reads_per_s, self.plan.writes_per_s)
+    def _measure_beside_traffic(self, script: Script, role: str) -> tuple[ScriptMeasurement, TrafficRecord]:
+        dsn, reads, writes = self.shadow.clone_dsn, self.plan.reads_per_s, self.plan.writes_per_s
+        measure = partial(measure_script, script, dsn, role=role, on_event=lambda event: self.say(f"  {event}"))
+        if reads + writes == 0:  # a target that is not the demo catalogue has no traffic profile
+            measured = measure()
+            return measured, TrafficRecord(measured.started_at, measured.started_at + measured.seconds, 0, 0, (), ())
+        with Traffic(dsn, reads, writes) as traffic:
+            sleep(self.plan.settle_s)
+            measured = measure()
+            sleep(self.plan.settle_s)
+        return measured, traffic.stop()
 
     def _last_seen(self) -> Recorded | None:
         """The target as the last preflight of this release saw it; None when there was none, or its file is gone."""
@@ -298,10 +305,12 @@ def open_rehearsal(
     only: Sequence[str] | None = None,
     keep_clone: bool = False,
     record: bool = True,
+    rates: Mapping[str, int | None] | None = None,
 ) -> Iterator[Rehearsal]:
     """Build a rehearsal of the release, of some of its changes, or of any one script, with everything it talks to.
 
     A release is always recorded in the ledger, unless ``record`` is False (a bench); a script where there is one.
+    ``rates`` are the reads and writes per second of live traffic where they differ from the release's plan.
     """
     release = load_release(settings.release_path, settings.home / "sql")
     ledger = Ledger(settings.require("control")) if record and (settings.control_dsn or not file) else None
@@ -312,7 +321,9 @@ def open_rehearsal(
             started=started,
             candidates=(_candidate_from(file),) if file else _candidates_of(release, only),
             support=release.support,
-            plan=release.dry_run,
+            plan=release.dry_run.model_copy(
+                update={name: rate for name, rate in (rates or {}).items() if rate is not None}
+            ),
             shadow=Shadow(settings.require("target"), settings.require("shadow")),
             folder=RunFolder.make(settings.archives_path, STAGE, run_id, started),
             archives=settings.archives_path,

@@ -37,6 +37,8 @@ def _rehearsal() -> Iterator[Rehearsal]:
             started=run.run_after,
             actor=f"airflow:{getattr(run, 'triggering_user_name', None) or 'scheduler'}",
             say=log.info,
+            keep_clone=context["params"]["keep_clone"],
+            rates={name: context["params"][name] for name in ("reads_per_s", "writes_per_s")},
         ) as rehearsal:
             yield rehearsal
     except ComportaError as error:
