@@ -68,13 +68,14 @@ def _naive(dsn: str) -> None:
 
 
 def _beside_a_reader(dsn: str, action: Callable[[], None], hold_s: float) -> dict[str, float]:
-    done, waits = threading.Event(), [0.0]
+    holding, done, waits = threading.Event(), threading.Event(), [0.0]
     threads = [
-        threading.Thread(target=_hold, args=(dsn, hold_s, done)),
+        threading.Thread(target=_hold, args=(dsn, hold_s, holding, done)),
         threading.Thread(target=_ask, args=(dsn, done, waits)),
     ]
     for thread in threads:
         thread.start()
+    holding.wait(30)
     started = time.monotonic()
     try:
         action()
@@ -89,13 +90,14 @@ def _beside_a_reader(dsn: str, action: Callable[[], None], hold_s: float) -> dic
     }
 
 
-def _hold(dsn: str, hold_s: float, done: threading.Event) -> None:
+def _hold(dsn: str, hold_s: float, holding: threading.Event, done: threading.Event) -> None:
     with connect(dsn, name="long reader") as conn:
         while not done.is_set():
             with conn.transaction():
                 conn.execute(
                     "select count(*) from catalogue.geometrias g join catalogue.layers l on l.code = g.layer where g.id < 100"
                 )
+                holding.set()
                 done.wait(hold_s)
             time.sleep(0.2)  # people pause between their transactions
 
