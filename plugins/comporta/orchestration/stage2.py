@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from comporta.errors import ComportaError
 from comporta.orchestration.assets import DRY_RUN
 from comporta.orchestration.connections import settings_from_airflow
-from comporta.orchestration.report_link import REPORT_KEY, ReportOperator
+from comporta.orchestration.report_link import REPORT_KEY, ReportOperator, report_address
 
 if TYPE_CHECKING:
     from comporta.dryrun.rehearsal import Rehearsal
@@ -96,6 +96,7 @@ def _write_report() -> str:
     with _rehearsal() as rehearsal:
         written, verdict = rehearsal.report()
         page = str(written.html.relative_to(rehearsal.archives))
+    log.info("The verdict is %s. Report: %s", verdict, report_address(page))
     context["ti"].xcom_push(key=REPORT_KEY, value=page)
     context["outlet_events"][DRY_RUN].extra = {"report": page, "digest": written.digest, "verdict": verdict}
     if verdict == "stop":
