@@ -184,7 +184,6 @@ class LockTrace:
         self._watched: set[int] = set()
         self._names: dict[int, str] = {}
         self._sessions: dict[int, str] = {}
-        self._known_at_start: frozenset[int] = frozenset()
         self._samples = array("d")
         self._open: dict[_Key, _Open] = {}
         self._closed: list[_Closed] = []
@@ -209,7 +208,6 @@ class LockTrace:
             (str(self._pause_ms), str(self._chunk_seconds)),
         )
         self._remember_names(connection)
-        self._known_at_start = frozenset(self._names)
         if self._prefer:
             _raise_priority(connection)
         connection.add_notice_handler(self._receive)
@@ -314,10 +312,6 @@ class LockTrace:
     def name(self, oid: int) -> str:
         """The first name that the relation was seen under, or its number when it never was visible to others."""
         return self._names.get(oid, f"relation {oid}")
-
-    def existed_at_start(self, oid: int) -> bool:
-        """Whether the relation was there when the trace began."""
-        return oid in self._known_at_start
 
     def is_ours(self, pid: int) -> bool:
         """Whether the backend is watched, by number or by its application name."""

@@ -59,7 +59,7 @@ def write_dry_run_report(
         "preflight": preflight["findings"] if preflight else None,
         "clone": {key: clone[key] for key in ("made", "differences", "fingerprint")} if clone else None,
         "changes": changes,
-        "coverage": _coverage(changes, preflight),
+        "coverage": _coverage(changes),
         "interval": _interval(changes),
     }
     plots = {
@@ -194,14 +194,12 @@ def _queries(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, A
     return rows
 
 
-def _coverage(changes: Sequence[Mapping[str, Any]], preflight: Any) -> list[dict[str, Any]]:
+def _coverage(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The checklist of 30 hazards with how each is detected and in which change it was seen."""
     seen: dict[str, set[str]] = {}
     for change in changes:
         for hazard in change["hazards"]:
             seen.setdefault(hazard["code"], set()).add(change["name"])
-    if not preflight:
-        seen = dict(seen)
     return [
         {"number": line["number"], "title": line["title"], "how": f"{line['how']}{': ' if line['note'] else ''}{line['note']}",
          "seen": ", ".join(sorted(seen.get(line["code"], ())))}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import time
@@ -300,8 +299,3 @@ def _without_password(dsn: str) -> tuple[dict[str, str], str]:
     if password := parts.pop("password", None):
         environment["PGPASSWORD"] = str(password)
     return environment, psycopg.conninfo.make_conninfo("", **parts)
-
-
-def free_bytes(folder: Path) -> int:
-    """Free space where ``folder`` lies."""
-    return shutil.disk_usage(folder).free
