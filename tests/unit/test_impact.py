@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comporta.demo.record import AcknowledgedWrite, Operation, TrafficRecord
-from comporta.dryrun.impact import POINTS, felt_hazards, summarise
+from comporta.dryrun.impact import POINTS, felt_hazards, harm_hazards, summarise
 from comporta.release.model import Budget
 
 WINDOW = (100.0, 110.0)
@@ -197,3 +197,10 @@ def test_a_hazard_carries_its_numbers() -> None:
     assert hazard.evidence == "300 ms, budget 200 ms; of it at most 250 ms behind a lock of this script"
     [hazard] = felt_hazards(run(operation(101, error="XX000: no")), BUDGET)
     assert hazard.evidence == "1 of 10 operations, such as XX000: no"
+
+
+def test_a_write_lost_while_verify_ran_is_as_bad_as_one_lost_while_apply_ran() -> None:
+    """Verify has no budget for stalls, but what it loses or breaks counts."""
+    harmed = run(operation(101), operation(102, error="57014: cancelled"), lost=("id 7",))
+    assert {hazard.code: hazard.severity for hazard in harm_hazards(harmed)} == {"F01": "stop", "F02": "stop"}
+    assert harm_hazards(run(operation(101, 5.0))) == []

@@ -50,11 +50,8 @@ def summarise(record: TrafficRecord, window: tuple[float, float]) -> dict[str, A
     }
 
 
-def felt_hazards(run: Mapping[str, Any], budget: Budget) -> list[Hazard]:
-    """What people would have felt: lost writes, failed operations, stalls; and silence, which is not good news.
-
-    ``run`` is the record of an apply: a measurement's ``to_dict`` with ``traffic`` and ``lost_writes``.
-    """
+def harm_hazards(run: Mapping[str, Any]) -> list[Hazard]:
+    """Lost writes and failed operations beside one script, apply or verify: a measurement's ``to_dict`` with its traffic."""
     traffic, found = run["traffic"], []
     if run["lost_writes"]:
         found.append(
@@ -80,7 +77,16 @@ def felt_hazards(run: Mapping[str, Any], budget: Budget) -> list[Hazard]:
                 "Keep names, columns and rights as callers know them throughout the change.",
             )
         )
-    longest, wait = traffic["longest_stall"], run["longest_wait_caused"]
+    return found
+
+
+def felt_hazards(run: Mapping[str, Any], budget: Budget) -> list[Hazard]:
+    """What people would have felt: lost writes, failed operations, stalls; and silence, which is not good news.
+
+    ``run`` is the record of an apply: a measurement's ``to_dict`` with ``traffic`` and ``lost_writes``.
+    """
+    found = harm_hazards(run)
+    longest, wait = run["traffic"]["longest_stall"], run["longest_wait_caused"]
     if longest is None:
         found.append(
             Hazard(

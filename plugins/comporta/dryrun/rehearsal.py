@@ -20,7 +20,7 @@ from comporta.demo.record import TrafficRecord
 from comporta.demo.traffic import Traffic
 from comporta.dryrun import probes
 from comporta.dryrun.hazards import Hazard, find_hazards, verdict
-from comporta.dryrun.impact import felt_hazards, summarise
+from comporta.dryrun.impact import felt_hazards, harm_hazards, summarise
 from comporta.dryrun.measure import ScriptMeasurement, measure_script, relation_sizes
 from comporta.dryrun.preflight import Finding, Recorded, preflight
 from comporta.dryrun.records import RunFolder
@@ -190,6 +190,7 @@ class Rehearsal:
         differences = [fingerprint.Difference(**each) for each in applied["differences"]]
         found = [
             *felt_hazards(applied, candidate.budget),
+            *(harm_hazards(self.folder.read(f"{name}_verify")) if self.folder.has(f"{name}_verify") else ()),
             *find_hazards(candidate.apply, applied, candidate.budget, differences),
         ]
         hazards = [_accepted(hazard, candidate.accepts) for hazard in found]
