@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from comporta.errors import ConfigurationError
 
@@ -24,3 +27,18 @@ def client_program(name: str) -> str:
             remedy="Install postgresql-client, or set COMPORTA_PG_BIN to the folder that holds it.",
         )
     return found
+
+
+def run_client(program: str, dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a client program on ``dsn`` with its output captured; it never asks for a password, and may fail.
+
+    The password goes through the environment: a command line can be read by every user of the machine.
+    """
+    parts = conninfo_to_dict(dsn)
+    environment = dict(os.environ)
+    if password := parts.pop("password", None):
+        environment["PGPASSWORD"] = str(password)
+    command = [client_program(program), f"--dbname={make_conninfo('', **parts)}", "--no-password", *arguments]
+    return subprocess.run(
+        command, check=False, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, LiteralString
 
 from psycopg import Connection, Cursor, errors, sql
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from comporta.errors import ComportaError
 from comporta.postgres.queries import load
-from comporta.postgres.tools import client_program
+from comporta.postgres.tools import run_client
 
 Facts = Mapping[tuple[str, str], Mapping[str, str]]
 
@@ -162,13 +159,7 @@ def diff(expected: Fingerprint, found: Fingerprint, ignore: Collection[str] = ()
 
 def second_opinion(dsn: str) -> str:
     """sha256 (hex) of ``pg_dump --schema-only``, entries sorted, headers removed; FingerprintError when it fails."""
-    run = subprocess.run(
-        [client_program("pg_dump"), "--schema-only", "--exclude-schema=comporta", "--no-password"],
-        env={**os.environ, **_environment(dsn)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_client("pg_dump", dsn, "--schema-only", "--exclude-schema=comporta")
     if run.returncode != 0:
         raise FingerprintError(
             f"pg_dump ended with status {run.returncode}: {run.stderr.strip()[:500]}",
@@ -290,12 +281,6 @@ def _cut(value: str | None, start: int, width: int) -> str:
     part = value[start : start + width]
     text = ("..." if start else "") + part + ("..." if start + width < len(value) else "")
     return " ".join(text.split()) or "''"
-
-
-def _environment(dsn: str) -> dict[str, str]:
-    """libpq variables of a connection string, so that no password shows in the process list."""
-    given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
-    return {_LIBPQ[key]: value for key, value in given.items() if key in _LIBPQ}
 
 
 def _normalised_dump(text: str) -> str:

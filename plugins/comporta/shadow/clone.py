@@ -6,9 +6,7 @@ idle *golden* database; each use starts from ``CREATE DATABASE .. TEMPLATE golde
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,7 +27,7 @@ from comporta.postgres.connection import (
     refuse_same_server,
     with_database,
 )
-from comporta.postgres.tools import client_program
+from comporta.postgres.tools import run_client
 
 # Settings whose value is a list of quoted names; the server does not tell which they are, pg_dump names the same.
 _LISTS = frozenset(
@@ -258,11 +256,7 @@ class Shadow:
         return int(row[0])
 
     def _run(self, program: str, dsn: str, *arguments: str) -> None:
-        environment, dsn = _without_password(dsn)
-        command = [client_program(program), f"--dbname={dsn}", *arguments]
-        done = subprocess.run(
-            command, check=False, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+        done = run_client(program, dsn, *arguments)
         if done.returncode:
             shown = "\n  ".join(done.stderr.strip().splitlines()[-8:])
             raise CloneFailed(
@@ -290,12 +284,3 @@ def _value(setting: str, value: str) -> sql.Composable:
         return sql.Literal(value)
     names = [quoted.replace('""', '"') if quoted else bare for quoted, bare in _NAME.findall(value)]
     return sql.SQL(", ").join(map(sql.Literal, names or [""]))
-
-
-def _without_password(dsn: str) -> tuple[dict[str, str], str]:
-    """Hand the password over in the environment: a command line can be read by every user of the machine."""
-    parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    environment = dict(os.environ)
-    if password := parts.pop("password", None):
-        environment["PGPASSWORD"] = str(password)
-    return environment, psycopg.conninfo.make_conninfo("", **parts)
