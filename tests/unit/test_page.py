@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
-from comporta.dryrun.records import RunFolder
 from comporta.dryrun.report import write_dry_run_report
 from comporta.release.model import Budget, DryRunPlan
+from comporta.reports.folder import RunFolder
 from comporta.reports.page import digest_of, plot
 
 NOW = datetime(2028, 11, 20, 12, tzinfo=UTC)

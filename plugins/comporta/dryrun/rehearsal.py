@@ -23,7 +23,6 @@ from comporta.dryrun.hazards import Hazard, find_hazards, verdict
 from comporta.dryrun.impact import felt_hazards, harm_hazards, summarise
 from comporta.dryrun.measure import ScriptMeasurement, measure_script, relation_sizes
 from comporta.dryrun.preflight import Finding, Recorded, preflight
-from comporta.dryrun.records import RunFolder
 from comporta.dryrun.report import write_dry_run_report
 from comporta.errors import ComportaError
 from comporta.ledger import EventType, Ledger, NewEvent
@@ -32,6 +31,7 @@ from comporta.postgres.execution import run_script
 from comporta.postgres.script import Script
 from comporta.proof import fingerprint
 from comporta.release.model import Budget, DryRunPlan, Release, load_release
+from comporta.reports.folder import RunFolder
 from comporta.reports.page import Report
 from comporta.settings import Settings
 from comporta.shadow.clone import Shadow

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 from comporta.dryrun.hazards import coverage
 from comporta.dryrun.probes import RUNS
-from comporta.dryrun.records import RunFolder
 from comporta.release.model import Budget, DryRunPlan
+from comporta.reports.folder import RunFolder
 from comporta.reports.page import COLOURS, Report, plot, write_report
 
 _STRENGTH = (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from comporta.dryrun.records import RunFolder
 from comporta.errors import ConfigurationError
+from comporta.reports.folder import RunFolder
 
 STARTED = datetime(2028, 11, 20, 23, 59, tzinfo=UTC)
 
