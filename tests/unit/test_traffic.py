@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from comporta.demo.ewkb import multipolygon
 from comporta.demo.losses import compare, replay
 from comporta.demo.outlines import outlines
-from comporta.demo.record import AcknowledgedWrite, Mark, Operation, TrafficRecord
+from comporta.demo.record import UNIDENTIFIED, AcknowledgedWrite, Mark, Operation, TrafficRecord, merge
 from comporta.demo.traffic import READS, WRITES, Traffic
 
 
@@ -125,6 +125,30 @@ def test_an_annotation_is_lost_unless_its_geometry_was_deleted_after_it() -> Non
     assert compare(kept, {}, {40: (7, "seen")}) == []
     assert [loss.table for loss in compare(kept, {}, {})] == ["annotations"]
     assert compare(replay(record(acknowledged=(note, write(2.0, "delete")))), {7: []}, {}) == []
+
+
+def test_an_insert_without_an_answer_claims_nothing_of_any_row() -> None:
+    unanswered = (
+        write(1.0, "insert", number=UNIDENTIFIED, rev="a-1"),
+        annotation(2.0, UNIDENTIFIED, 7, "traffic a-2"),
+    )
+    assert replay(record(unknown=unanswered)) == {}
+
+
+def test_a_lost_write_reads_as_a_sentence() -> None:
+    (loss,) = compare(replay(record(acknowledged=(write(2.5, name="c"),))), {}, {})
+    assert str(loss) == "update of geometrias 7, sent 1970-01-01 00:00:02.500+00:00: expected a row, found no row"
+
+
+def test_merged_records_read_as_one_in_order_of_time() -> None:
+    early = replace(record(read(1.0, 0.1), acknowledged=(write(1.0, number=7),)), started=-1.0)
+    late = replace(record(read(0.5, 0.1), acknowledged=(write(0.5, number=8),)), stopped=11.0)
+    merged = merge([early, late])
+    assert merged is not None
+    assert [operation.at for operation in merged.operations] == [0.5, 1.0]
+    assert [each.id for each in merged.acknowledged] == [8, 7]
+    assert (merged.started, merged.stopped, merged.writes_per_s) == (-1.0, 11.0, 100)
+    assert merge([]) is None
 
 
 @given(st.lists(st.sampled_from(["insert", "update", "delete"]), min_size=1, max_size=12))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import psycopg
 
-from comporta.demo.record import AcknowledgedWrite, TrafficRecord
+from comporta.demo.record import UNIDENTIFIED, AcknowledgedWrite, TrafficRecord
 from comporta.postgres.queries import load
 
 _COLUMNS = ("layer", "name", "rev", "geom", "data_referencia")
@@ -27,6 +28,10 @@ class LostWrite:
     at: float
     expected: str
     found: str
+
+    def __str__(self) -> str:
+        sent = datetime.fromtimestamp(self.at, UTC).isoformat(sep=" ", timespec="milliseconds")
+        return f"{self.action} of {self.table} {self.id}, sent {sent}: expected {self.expected}, found {self.found}"
 
 
 @dataclass
@@ -65,7 +70,7 @@ def replay(record: TrafficRecord) -> dict[int, Expected]:
     """What each geometry must look like, by id, after the writes of the record in the order of their sending."""
     expected: dict[int, Expected] = defaultdict(Expected)
     known = [(write, True) for write in record.acknowledged]
-    unknown = [(write, False) for write in record.unknown]
+    unknown = [(write, False) for write in record.unknown if write.id != UNIDENTIFIED]
     for write, is_known in sorted(known + unknown, key=lambda each: each[0].at):
         state = expected[_geometry(write)]
         if is_known:

@@ -17,6 +17,8 @@ import psycopg
 from psycopg import sql
 
 from comporta.demo.ewkb import multipolygon
+from comporta.demo.record import UNIDENTIFIED
+from comporta.errors import UnreachableServer
 from comporta.postgres.queries import load
 
 # Under row security a box alone cannot use the GiST index for readers (&& is not leakproof), so readers look into a few
@@ -36,6 +38,8 @@ WRITES = {
 # Answers after which the server may still have committed: connection failures and shutdowns.
 _OPEN_ENDED = ("08", "57P")
 _SAMPLE = 4_000
+# One id in so many is left to writers who must be alone with their rows.
+RESERVED_EVERY = 10
 _FIRST_DAY = date(2015, 1, 1)
 _DAYS = 5_114
 
@@ -151,8 +155,11 @@ class Reader:
 class Writer:
     """Performs write operations on one connection, on rows that no other connection writes: their order is known."""
 
-    def __init__(self, client: Client, sample: Sample, dice: random.Random, number: int, count: int) -> None:
-        self._client, self._dice, self._number = client, dice, number
+    def __init__(
+        self, client: Client, sample: Sample, dice: random.Random, number: int, count: int, token: str
+    ) -> None:
+        """``token`` sets this traffic's revisions apart from those of any other on the same database."""
+        self._client, self._dice, self._prefix = client, dice, f"{token}-{number}"
         self._ids = [id_ for id_ in sample.write_ids if id_ % count == number]
         self._deletable = [id_ for id_ in sample.delete_ids if id_ % count == number]
         self._places = sample.places
@@ -164,6 +171,8 @@ class Writer:
         return not self._ids
 
     async def perform(self, kind: str, log: Log, at: float) -> str:
+        # What could not be sent for want of a connection has failed, and is not unknown.
+        await self._client.connection()
         if kind == "delete" and not self._deletable:
             kind = "rename"
         actions = {
@@ -186,12 +195,10 @@ class Writer:
             "data_referencia": self._day(),
             "rev": self._next_revision(),
         }
-        # Until the server answers there is no id, so an insert without an answer cannot be looked for: nothing to log.
-        row = await (await self._client.execute("insert", values)).fetchone()
-        if row is None:
-            raise WrongAnswer("insert returned no id")
-        self._deletable.append(row[0])
-        log.acknowledged.append(_write(at, row[0], "insert", values))
+        writes = [write_of(at, UNIDENTIFIED, "insert", values)]
+        with logged(log, writes):
+            writes[0]["id"] = await self._insert_one("insert", values)
+        self._deletable.append(writes[0]["id"])
 
     async def _rename(self, log: Log, at: float) -> None:
         await self._update("rename", {"name": self._name(), "rev": self._next_revision()}, log, at)
@@ -204,33 +211,38 @@ class Writer:
 
     async def _update(self, name: str, values: dict[str, str], log: Log, at: float) -> None:
         id_ = self._target()
-        with _logged(log, [_write(at, id_, "update", values)]):
+        with logged(log, [write_of(at, id_, "update", values)]):
             await self._change_one(name, {"id": id_, **values})
 
     async def _delete(self, log: Log, at: float) -> None:
         position = self._dice.randrange(len(self._deletable))
         self._deletable[position], self._deletable[-1] = self._deletable[-1], self._deletable[position]
         id_ = self._deletable.pop()
-        with _logged(log, [_write(at, id_, "delete", {})]):
+        with logged(log, [write_of(at, id_, "delete", {})]):
             await self._change_one("delete", {"id": id_})
 
     async def _annotate(self, log: Log, at: float) -> None:
         values = {"body": f"traffic {self._next_revision()}"}
         id_ = self._target()
-        row = await (await self._client.execute("annotate", {"id": id_, **values})).fetchone()
-        if row is None:
-            raise WrongAnswer("annotation returned no id")
-        log.acknowledged.append(_write(at, row[0], "insert", {"geometria_id": str(id_), **values}, table="annotations"))
+        writes = [write_of(at, UNIDENTIFIED, "insert", {"geometria_id": str(id_), **values}, table="annotations")]
+        with logged(log, writes):
+            writes[0]["id"] = await self._insert_one("annotate", {"id": id_, **values})
 
     async def _pair(self, log: Log, at: float) -> None:
         """Rename two rows in one explicit transaction: both are acknowledged by the commit, or neither."""
         changes = [
             (id_, {"name": self._name(), "rev": self._next_revision()}) for id_ in {self._target(), self._target()}
         ]
-        with _logged(log, [_write(at, id_, "update", values) for id_, values in changes]):
+        with logged(log, [write_of(at, id_, "update", values) for id_, values in changes]):
             async with (await self._client.connection()).transaction():
                 for id_, values in changes:
                     await self._change_one("rename", {"id": id_, **values})
+
+    async def _insert_one(self, name: str, values: dict[str, Any]) -> int:
+        row = await (await self._client.execute(name, values)).fetchone()
+        if row is None:
+            raise WrongAnswer(f"{name} returned no id")
+        return int(row[0])
 
     async def _change_one(self, name: str, values: dict[str, Any]) -> None:
         cursor = await self._client.execute(name, values)
@@ -249,30 +261,38 @@ class Writer:
         return str(_FIRST_DAY + timedelta(days=self._dice.randrange(_DAYS)))
 
     def _geometry(self) -> str:
-        """A star-shaped outline of 24 corners, which is always valid."""
-        place, size = self._dice.choice(self._places), 0.005 + 0.02 * self._dice.random()
-        ring = [
-            (place.x + reach * math.cos(turn), place.y + reach * math.sin(turn))
-            for turn, reach in ((2 * math.pi * nth / 24, size * (0.6 + 0.4 * self._dice.random())) for nth in range(24))
-        ]
-        return multipolygon([*ring, ring[0]]).hex().upper()
+        return star(self._dice.choice(self._places), self._dice)
 
     def _next_revision(self) -> str:
         self._revision += 1
-        return f"{self._number}-{self._revision}"
+        return f"{self._prefix}-{self._revision}"
 
 
-def _write(at: float, id_: int, action: str, values: dict[str, str], table: str = "geometrias") -> dict[str, Any]:
-    logged = {
+def star(place: Place, dice: random.Random) -> str:
+    """A star-shaped outline of 24 corners around a place, which is always valid, as hexadecimal EWKB."""
+    size = 0.005 + 0.02 * dice.random()
+    ring = [
+        (place.x + reach * math.cos(turn), place.y + reach * math.sin(turn))
+        for turn, reach in ((2 * math.pi * nth / 24, size * (0.6 + 0.4 * dice.random())) for nth in range(24))
+    ]
+    return multipolygon([*ring, ring[0]]).hex().upper()
+
+
+def write_of(at: float, id_: int, action: str, values: dict[str, str], table: str = "geometrias") -> dict[str, Any]:
+    """The entry of a write in the log: an AcknowledgedWrite as a dict, the geometry by its digest."""
+    shown = {
         name: hashlib.md5(value.encode(), usedforsecurity=False).hexdigest() if name == "geom" else value
         for name, value in values.items()
     }
-    return {"at": at, "id": id_, "table": table, "action": action, "values": logged}
+    return {"at": at, "id": id_, "table": table, "action": action, "values": shown}
 
 
 @contextlib.contextmanager
-def _logged(log: Log, writes: list[dict[str, Any]]) -> Iterator[None]:
-    """Log writes as acknowledged when the body ends well, as unknown when it was cut off, not when it was refused."""
+def logged(log: Log, writes: list[dict[str, Any]]) -> Iterator[None]:
+    """Log writes as acknowledged when the body ends well, as unknown when it was cut off, not when it was refused.
+
+    An insert learns its id in the body.
+    """
     try:
         yield
     except psycopg.Error as error:
@@ -285,12 +305,20 @@ def _logged(log: Log, writes: list[dict[str, Any]]) -> Iterator[None]:
     log.acknowledged.extend(writes)
 
 
+def failure(problem: Exception) -> str:
+    """The error of a failed operation: SQLSTATE and message; without an answer, ``connection`` stands for the SQLSTATE."""
+    if isinstance(problem, psycopg.Error):
+        return f"{problem.sqlstate or 'connection'}: {str(problem).strip()}"
+    kind = "connection" if isinstance(problem, UnreachableServer) else type(problem).__name__
+    return f"{kind}: {problem}"
+
+
 async def take_sample(reader: Client, editor: Client, dice: random.Random) -> Sample:
     """Look at the table once, before the traffic: which rows to read, to change and to delete, and where they lie."""
     row = await (await editor.execute("range", {})).fetchone()
     first, last = row or (0, 0)
     count = min(_SAMPLE, last - first + 1)
-    ids = sorted(dice.sample(range(first, last + 1), count))
+    ids = sorted(id_ for id_ in dice.sample(range(first, last + 1), count) if id_ % RESERVED_EVERY)
     sample = Sample()
     async for id_, name, x, y, _ in await reader.execute("sample", {"ids": ids[1::2]}):
         sample.read_ids.append(id_)

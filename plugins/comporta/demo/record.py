@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Kinds = str | Collection[str] | None
+# The id of an inserted row whose number never came: only its values tell which it is, if it is there at all.
+UNIDENTIFIED = 0
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,30 @@ class TrafficRecord:
         raw["unknown"] = tuple(AcknowledgedWrite(**each) for each in raw["unknown"])
         raw["marks"] = tuple(Mark(**each) for each in raw["marks"])
         return cls(**raw)
+
+
+def merge(records: Collection[TrafficRecord]) -> TrafficRecord | None:
+    """One record of several that wrote to the same database, in order of time; None of none.
+
+    What they wrote must be apart, or one after the other: the order of writes is told by when they were sent.
+    """
+
+    def sent(each: Operation | AcknowledgedWrite | Mark) -> float:
+        return each.at
+
+    if not records:
+        return None
+    return TrafficRecord(
+        started=min(record.started for record in records),
+        stopped=max(record.stopped for record in records),
+        reads_per_s=sum(record.reads_per_s for record in records),
+        writes_per_s=sum(record.writes_per_s for record in records),
+        operations=tuple(sorted((each for record in records for each in record.operations), key=sent)),
+        acknowledged=tuple(sorted((each for record in records for each in record.acknowledged), key=sent)),
+        unknown=tuple(sorted((each for record in records for each in record.unknown), key=sent)),
+        marks=tuple(sorted((each for record in records for each in record.marks), key=sent)),
+        longest_lag_s=max(record.longest_lag_s for record in records),
+    )
 
 
 def _latencies(operations: Iterable[Operation], from_due: bool) -> list[float]:

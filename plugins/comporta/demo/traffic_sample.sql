@@ -1,4 +1,5 @@
--- Rows to work on: those of the drawn ids that exist and that this role may see. Never deletable: a row with an inspection.
+-- Rows to work on: those of the drawn ids that exist and that this role may see, and that no late writer made.
+-- Never deletable: a row with an inspection.
 select g.id,
        g.name,
        public.st_x(public.st_centroid(public.st_envelope(g.geom))),
@@ -6,4 +7,5 @@ select g.id,
        exists (select from catalogue.inspections i where i.geometria_id = g.id)
 from catalogue.geometrias g
 where g.id = any (%(ids)s)
+  and coalesce(g.properties ->> 'rev', '') not like 'late-%%'
 order by g.id

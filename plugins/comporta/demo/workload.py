@@ -10,6 +10,7 @@ import contextlib
 import gc
 import itertools
 import json
+import os
 import random
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,6 +28,7 @@ from comporta.demo.operations import (
     Writer,
     WrongAnswer,
     epoch_now,
+    failure,
     take_sample,
 )
 
@@ -78,10 +80,8 @@ async def _serve(lane: _Lane, perform: Perform, log: Log) -> None:
         at, error = epoch_now(), None
         try:
             kind = await perform(kind, log, at)
-        except psycopg.Error as problem:
-            error = f"{problem.sqlstate or 'connection'}: {str(problem).strip()}"
-        except (OSError, WrongAnswer) as problem:
-            error = f"{type(problem).__name__.strip('_')}: {problem}"
+        except (psycopg.Error, OSError, WrongAnswer) as problem:
+            error = failure(problem)
         except asyncio.CancelledError:
             cut = "unfinished: cut off by the end of the traffic"
             log.operations.append((at, due, epoch_now() - at, kind, lane.is_write, cut))
@@ -138,10 +138,11 @@ async def _clients(settings: WorkloadSettings) -> AsyncIterator[_Clients]:
 async def run(settings: WorkloadSettings, stop: Awaitable[object], say: Callable[[dict[str, Any]], None]) -> None:
     """Connect, say ``ready``, work until ``stop``, let what is under way finish, and say the ``record``."""
     log, dice = Log(), random.Random(settings.seed)  # noqa: S311 - dice that must repeat, no secret
+    token = os.urandom(4).hex()
     async with _clients(settings) as clients:
         sample = await take_sample(clients.readers[0], clients.viewer, dice)
         writers = [
-            Writer(client, sample, _fork(dice), number, len(clients.writers))
+            Writer(client, sample, _fork(dice), number, len(clients.writers), token)
             for number, client in enumerate(clients.writers)
         ]
         if not sample.read_ids or any(writer.is_idle for writer in writers):

@@ -1,0 +1,1 @@
+select count(*) from catalogue.geometrias where id = %(id)s

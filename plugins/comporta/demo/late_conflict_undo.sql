@@ -1,0 +1,1 @@
+delete from {table} where id = %(id)s and properties ->> 'rev' = %(rev)s

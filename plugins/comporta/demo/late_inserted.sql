@@ -1,0 +1,1 @@
+select id from catalogue.geometrias where properties ->> 'rev' = any (%(revs)s)
