@@ -21,12 +21,19 @@ from psycopg import sql
 
 from comporta.demo.load import load_catalogue
 from comporta.local.account import Account
-from comporta.local.cluster import CATALOGUE_DATABASE, CATALOGUE_SETTINGS, UNSAFE_SETTINGS, Cluster, StopMode
+from comporta.local.cluster import (
+    CATALOGUE_DATABASE,
+    CATALOGUE_SETTINGS,
+    SHADOW_INITDB_OPTIONS,
+    UNSAFE_SETTINGS,
+    Cluster,
+    StopMode,
+)
 from comporta.local.layout import server_root
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROWS = 5_000
-GOLDEN = "gis_golden"
+GOLDEN = "demo_golden"
 FIRST_PORT = 55_600
 SMALL = {"shared_buffers": "128MB", "max_wal_size": "512MB", "log_min_messages": "warning"}
 
@@ -157,10 +164,12 @@ def servers() -> Iterator[Servers]:
     folder, lock = _claim_folder(server_root(PROJECT / ".comporta-test", account))
     first = FIRST_PORT + 10 * int(folder.name)
     catalogue = {**CATALOGUE_SETTINGS, **UNSAFE_SETTINGS, **SMALL}
+    crashing = {**catalogue, "synchronous_commit": "on"}  # tests crash the shadow and count its acknowledged writes
+    shadow = Cluster("shadow", folder / "shadow", first + 2, crashing, initdb_options=SHADOW_INITDB_OPTIONS)
     made = Servers(
         control=Server(Cluster("control", folder / "control", first, {**UNSAFE_SETTINGS, **SMALL}), "comporta"),
         target=Server(Cluster("target", folder / "target", first + 1, catalogue), CATALOGUE_DATABASE),
-        shadow=Server(Cluster("shadow", folder / "shadow", first + 2, catalogue), CATALOGUE_DATABASE),
+        shadow=Server(shadow, CATALOGUE_DATABASE),
     )
     try:
         for server in made:  # one after the other: another checkout's tests may hold the ports that these would take
@@ -176,12 +185,25 @@ def servers() -> Iterator[Servers]:
 
 
 def _bring_up(server: Server) -> None:
+    if server.cluster.complete and server.cluster.made_with != server.cluster.initdb_options:
+        server.cluster.remove()
     server.cluster.create()
     server.start()
     if server.main == CATALOGUE_DATABASE:
         server.fresh_catalogue()
     else:
         server.cluster.ensure_database(server.main)
+
+
+@pytest.fixture(scope="module")
+def free_shadow(servers: Servers) -> Iterator[str]:
+    """Conninfo of the shadow without a golden copy of Comporta's own, for tests that clone the target to it."""
+    with psycopg.connect(servers.shadow.database("postgres"), autocommit=True) as connection:
+        _drop(connection, "gis_golden")
+    yield servers.shadow.dsn
+    with psycopg.connect(servers.shadow.database("postgres"), autocommit=True) as connection:
+        _drop(connection, "gis_golden")
+    servers.shadow.fresh_catalogue()
 
 
 @pytest.fixture

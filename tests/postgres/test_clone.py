@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from comporta.errors import UnsafeTarget
@@ -56,24 +55,6 @@ def tell(dsn: str, *statements: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         for statement in statements:
             conn.execute(statement)  # type: ignore[arg-type]
-
-
-def rename(server: Any, old: str, new: str) -> None:
-    """Replace the database ``new`` by ``old``, if that is there."""
-    with psycopg.connect(server.database("postgres"), autocommit=True) as conn:
-        if conn.execute("select from pg_database where datname = %s", (old,)).rowcount:
-            names = sql.Identifier(old), sql.Identifier(new)
-            conn.execute(sql.SQL("drop database if exists {} with (force)").format(names[1]))
-            conn.execute(sql.SQL("alter database {} rename to {}").format(*names))
-
-
-@pytest.fixture(scope="module")
-def free_shadow(servers: Any) -> Iterator[str]:
-    """The shadow without a golden copy: the tests' own has the name that Comporta gives to its own, so it steps aside."""
-    rename(servers.shadow, "gis_golden", "golden_of_the_tests")
-    yield servers.shadow.dsn
-    rename(servers.shadow, "golden_of_the_tests", "gis_golden")
-    servers.shadow.fresh_catalogue()
 
 
 @pytest.fixture(scope="module")

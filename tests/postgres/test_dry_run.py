@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import psycopg
 import pytest
 import yaml
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from comporta.ledger import Ledger
@@ -102,22 +100,10 @@ class World:
         return sorted((self.home / "archives").rglob("report.*"))
 
 
-def rename(server: Any, old: str, new: str) -> None:
-    """Replace the database ``new`` by ``old``, if that is there."""
-    with psycopg.connect(server.database("postgres"), autocommit=True) as conn:
-        if conn.execute("select from pg_database where datname = %s", (old,)).rowcount:
-            names = sql.Identifier(old), sql.Identifier(new)
-            conn.execute(sql.SQL("drop database if exists {} with (force)").format(names[1]))
-            conn.execute(sql.SQL("alter database {} rename to {}").format(*names))
-
-
 @pytest.fixture(scope="module")
-def two_servers(servers: Any) -> Iterator[tuple[str, str]]:
-    """Target and shadow; the tests' golden copy has the name that Comporta gives to its own, so it steps aside."""
-    rename(servers.shadow, "gis_golden", "golden_of_the_tests")
-    yield servers.target.fresh_catalogue(), servers.shadow.dsn
-    rename(servers.shadow, "golden_of_the_tests", "gis_golden")
-    servers.shadow.fresh_catalogue()
+def two_servers(servers: Any, free_shadow: str) -> tuple[str, str]:
+    """Target and shadow."""
+    return servers.target.fresh_catalogue(), free_shadow
 
 
 @pytest.fixture

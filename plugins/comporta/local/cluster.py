@@ -59,6 +59,9 @@ CATALOGUE_SETTINGS: Mapping[str, str] = {
 # For clusters that tests throw away: a power cut may eat them.
 UNSAFE_SETTINGS: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
+# A quota on file size may be no smaller than a WAL segment: with small ones a full disk can be tried on small data.
+SHADOW_INITDB_OPTIONS = ("--wal-segsize=1",)
+
 REQUIRED_EXTENSIONS = ("postgis", "pg_cron", "pg_trgm", "unaccent", "pg_stat_statements")
 
 
@@ -97,6 +100,7 @@ class Cluster:
     settings: Mapping[str, str] = field(default_factory=dict)
     account: Account = field(default_factory=Account.current)
     programs: Path = field(default_factory=find_programs)
+    initdb_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self._marker.exists():
@@ -149,13 +153,18 @@ class Cluster:
             return
         port = ports.first_free(self.port, avoid=avoid)
         if self.complete and port != self.port:
-            self._remember_port(port)
+            self._remember(port, self.made_with)
         self.port = port
 
     @property
     def complete(self) -> bool:
         """True when the cluster was made to the end."""
         return self._marker.exists() and (self.data / "PG_VERSION").exists()
+
+    @property
+    def made_with(self) -> tuple[str, ...]:
+        """The ``initdb_options`` that a complete cluster was made with; they hold until it is removed, whatever is asked now."""
+        return tuple(json.loads(self._marker.read_text()).get("initdb_options", ()))
 
     def create(self) -> bool:
         """Make the cluster unless it is complete; a half-made one is made anew. Returns True when it was made."""
@@ -167,7 +176,7 @@ class Cluster:
         self.account.own(self.log.parent)
         self._write_private(self._secret, secrets.token_urlsafe(24))
         self._initdb()
-        self._remember_port(self.port)
+        self._remember(self.port, self.initdb_options)
         return True
 
     def start(self, *, wait_s: int = 60) -> None:
@@ -257,6 +266,7 @@ class Cluster:
                 os.chown(pwfile.name, self.account.uid, self.account.gid)
             command: list[str | Path] = [self.programs / "initdb", "-D", self.data, "-U", SUPERUSER, "-E", "UTF8"]
             command += ["--locale=C.UTF-8", "-A", "scram-sha-256", f"--pwfile={pwfile.name}", "--no-sync"]
+            command += self.initdb_options
             if self.account.run(command, output=self._control_log).returncode != 0:
                 tail = self._control_log.read_text(errors="replace")[-1500:]
                 raise ClusterFailed(
@@ -276,9 +286,10 @@ class Cluster:
         if self.account.switch:
             os.chown(settings, self.account.uid, self.account.gid)
 
-    def _remember_port(self, port: int) -> None:
+    def _remember(self, port: int, initdb_options: tuple[str, ...]) -> None:
         self.port = port
-        self._write_private(self._marker, json.dumps({"name": self.name, "port": port}))
+        kept = {"name": self.name, "port": port, "initdb_options": initdb_options}
+        self._write_private(self._marker, json.dumps(kept))
 
     def _write_private(self, path: Path, text: str) -> None:
         partial = path.with_suffix(".partial")
