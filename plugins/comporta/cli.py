@@ -17,9 +17,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
-from comporta.errors import ComportaError
+from comporta.errors import ComportaError, ConfigurationError
 from comporta.settings import load_settings
 
 app = typer.Typer(
@@ -85,7 +86,7 @@ def dry_run(
         run_id=f"cli-{started:%Y%m%dT%H%M%S}",
         started=started,
         actor=f"cli:{getpass.getuser()}",
-        say=lambda text: err.print(text, markup=False, highlight=False, soft_wrap=True),
+        say=_tell,
         file=file,
         only=only,
         keep_clone=keep_clone,
@@ -94,6 +95,62 @@ def dry_run(
         report, verdict = rehearsal.run_all()
     if as_json:
         sys.stdout.write(report.json.read_text(encoding="utf-8") + "\n")
+    err.print(f"verdict: {verdict}\nreport:  {report.html}", highlight=False, soft_wrap=True)
+    raise typer.Exit(VERDICT_STOP if verdict == "stop" else 0)
+
+
+@app.command()
+def prove(
+    changes: Annotated[list[str] | None, typer.Argument(help="Changes to prove, such as OPT3.")] = None,
+    prove_all: Annotated[
+        bool, typer.Option("--all", help="Every change under every scenario, and the orders.")
+    ] = False,
+    scenarios: Annotated[
+        list[str] | None, typer.Option("--scenario", help="Only under these scenarios (also: order).")
+    ] = None,
+    rollback: Annotated[
+        Path | None, typer.Option(help="Prove this rollback script in place of the release's, for one change.")
+    ] = None,
+    fresh_clone: Annotated[
+        bool, typer.Option(help="Clone the target again, even if its schema is as it was when the clone was made.")
+    ] = False,
+    reads: Annotated[
+        int | None, typer.Option(min=0, max=10_000, help="Reads per second, instead of the release's.")
+    ] = None,
+    writes: Annotated[int | None, typer.Option(min=0, max=10_000, help="Writes per second, likewise.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The report's data as JSON on standard output.")] = False,
+) -> None:
+    """STAGE 3: prove on clones that rollbacks restore schema and data, under five kinds of trouble. The target is only read."""
+    from comporta.validation.board import board
+    from comporta.validation.runner import open_validation
+
+    if bool(changes) == prove_all:
+        raise ConfigurationError(
+            "expected either changes or --all, found " + ("both" if prove_all else "neither"),
+            remedy="Such as: comporta prove --all    comporta prove OPT3 --scenario killed",
+        )
+    started = datetime.now(UTC)
+    with (
+        Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err, transient=True) as bar,
+        open_validation(
+            load_settings(),
+            run_id=f"cli-{started:%Y%m%dT%H%M%S}",
+            started=started,
+            actor=f"cli:{getpass.getuser()}",
+            say=_tell,
+            only=changes,
+            scenarios=scenarios,
+            rollback=rollback,
+            fresh_clone=fresh_clone,
+            rates={"reads_per_s": reads, "writes_per_s": writes},
+        ) as validation,
+    ):
+        proving = bar.add_task("proofs", total=len(validation.tasks))
+        report, verdict = validation.run_all(on_proof=lambda _: bar.advance(proving))
+        proofs = validation.proofs()
+    if as_json:
+        sys.stdout.write(report.json.read_text(encoding="utf-8") + "\n")
+    Console(stderr=True, emoji=False, highlight=False).print(board(proofs))
     err.print(f"verdict: {verdict}\nreport:  {report.html}", highlight=False, soft_wrap=True)
     raise typer.Exit(VERDICT_STOP if verdict == "stop" else 0)
 
@@ -119,6 +176,10 @@ def status(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
             f"{state.timestamp:%Y-%m-%d %H:%M:%S}",
         )
     out.print(table if states else "The ledger is empty: nothing has run yet.")
+
+
+def _tell(text: str) -> None:
+    err.print(text, soft_wrap=True)
 
 
 def main() -> None:

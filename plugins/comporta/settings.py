@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from comporta.errors import ConfigurationError
 
+FURTHER_SHADOWS = ("shadow_2", "shadow_3", "shadow_4")
+
 
 def project_root(start: Path | None = None) -> Path:
     """The folder that holds ``config/`` and ``sql/``: COMPORTA_HOME, else the nearest one upwards from this package."""
@@ -39,6 +41,9 @@ class Settings(BaseSettings):
     control_dsn: str = ""
     target_dsn: str = ""
     shadow_dsn: str = ""
+    shadow_2_dsn: str = ""
+    shadow_3_dsn: str = ""
+    shadow_4_dsn: str = ""
     release: Path = Field(default=Path("config/release.yaml"))
     archives: Path = Field(default=Path("archives"))
 
@@ -51,6 +56,11 @@ class Settings(BaseSettings):
     def archives_path(self) -> Path:
         """Where reports are kept, absolute."""
         return self.home / self.archives
+
+    def shadows(self) -> tuple[str, ...]:
+        """The DSNs of all shadow servers, the first of which must be set: as many proofs run side by side."""
+        further = (name for name in FURTHER_SHADOWS if getattr(self, f"{name}_dsn"))
+        return tuple(self.require(name) for name in ("shadow", *further))
 
     def require(self, name: str) -> str:
         """Return the DSN called ``name`` (``control``, ``target`` or ``shadow``), or say how to set it."""

@@ -236,6 +236,8 @@ begin
         call comporta.with_lock(array['catalogue.geometrias'], $body$
             create trigger comporta_log after insert or update or delete on catalogue.geometrias
                 for each row execute function comporta.log_row('OPT1/before');
+            -- Rows that logical replication writes are changes too: it fires no other trigger.
+            alter table catalogue.geometrias enable always trigger comporta_log;
             create trigger comporta_no_truncate before truncate on catalogue.geometrias
                 for each statement execute function comporta.refuse_truncate('OPT1');
             select comporta.mark('OPT1', 'logging')
@@ -413,6 +415,7 @@ begin
         execute function comporta.geometrias_ids_keep();
     create trigger comporta_log after insert or update or delete on comporta_opt1_next.geometrias
         for each row execute function comporta.log_row('OPT1/after');
+    alter table comporta_opt1_next.geometrias enable always trigger comporta_log;
     create trigger comporta_no_truncate before truncate on comporta_opt1_next.geometrias
         for each statement execute function comporta.refuse_truncate('OPT1');
     perform comporta.mark('OPT1', 'registered');

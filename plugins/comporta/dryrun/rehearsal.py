@@ -7,7 +7,7 @@ earlier ones left in the run's folder, writes its own record there, and may be r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -35,6 +35,7 @@ from comporta.reports.folder import RunFolder
 from comporta.reports.page import Report
 from comporta.settings import Settings
 from comporta.shadow.clone import Shadow
+from comporta.shadow.lease import lease
 
 STAGE = "stage2"
 Say = Callable[[str], None]
@@ -134,7 +135,7 @@ class Rehearsal:
         """Copy the target, prove that the copy is faithful, install the support schema, and take the baseline."""
         reused = self.keep_clone and self.shadow.has_golden()
         made = None if reused else self.shadow.copy_target(self.say)
-        dsn = self.shadow.reset()
+        dsn = self.shadow.reset(owner=self._owner)
         with (
             connect(self.shadow.target_dsn, name="comporta/clone") as target,
             connect(dsn, name="comporta/clone") as copy,
@@ -181,6 +182,7 @@ class Rehearsal:
 
     def measure(self, name: str) -> str:
         """Compare the clone before and after one change and return the verdict: pass, warn or stop."""
+        self.shadow.check_owner(self._owner)
         candidate = self._candidate(name)
         applied = self.folder.read(f"{name}_apply")
         with connect(self.shadow.clone_dsn, name="comporta/measure") as conn:
@@ -229,10 +231,15 @@ class Rehearsal:
         )
         return report, verdict
 
+    @property
+    def _owner(self) -> str:
+        return f"{STAGE}/{self.run_id}"
+
     def _candidate(self, name: str) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.name == name)
 
     def _run(self, name: str, role: str, script: Script, done: EventType) -> None:
+        self.shadow.check_owner(self._owner)
         dsn = self.shadow.clone_dsn
         self.say(f"{name}: {role} {script.path.name} on {describe(dsn)}")
         before = self._fingerprint()
@@ -314,8 +321,11 @@ def open_rehearsal(
     ``rates`` are the reads and writes per second of live traffic where they differ from the release's plan.
     """
     release = load_release(settings.release_path, settings.home / "sql")
-    ledger = Ledger(settings.require("control")) if record and (settings.control_dsn or not file) else None
-    try:
+    with ExitStack() as stack:
+        ledger, shadow = None, settings.require("shadow")
+        if record and (settings.control_dsn or not file):
+            ledger = stack.enter_context(Ledger(settings.require("control")))
+            shadow = stack.enter_context(lease(settings.require("control"), [shadow], say))
         yield Rehearsal(
             name=release.name if file is None else f"script:{file.name}",
             run_id=run_id,
@@ -325,7 +335,7 @@ def open_rehearsal(
             plan=release.dry_run.model_copy(
                 update={name: rate for name, rate in (rates or {}).items() if rate is not None}
             ),
-            shadow=Shadow(settings.require("target"), settings.require("shadow")),
+            shadow=Shadow(settings.require("target"), shadow),
             folder=RunFolder.make(settings.archives_path, STAGE, run_id, started),
             archives=settings.archives_path,
             ledger=ledger,
@@ -333,9 +343,6 @@ def open_rehearsal(
             say=say,
             keep_clone=keep_clone,
         )
-    finally:
-        if ledger:
-            ledger.close()
 
 
 def _candidates_of(release: Release, only: Sequence[str] | None) -> tuple[Candidate, ...]:

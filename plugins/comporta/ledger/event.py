@@ -26,6 +26,12 @@ class EventType(StrEnum):
     CHANGE_MEASURED = "change_measured"
     CHANGE_FAILED = "change_failed"
     DRY_RUN_FINISHED = "dry_run_finished"
+    # STAGE 3, stream "rollback_validation/<run id>": feature = release, workflow = "stage3", phase = "subject/scenario".
+    VALIDATION_STARTED = "validation_started"
+    PROOF_RECORDED = "proof_recorded"
+    VALIDATION_FINISHED = "validation_finished"
+    # Failover drills, stream "drill/<name>": feature = component, workflow = "drill".
+    DRILL_FINISHED = "drill_finished"
 
     @classmethod
     def parse(cls, name: str) -> EventType:

@@ -48,6 +48,20 @@ class DryRunPlan(_Strict):
     queries: dict[str, str] = {}
 
 
+class ProofPlan(_Strict):
+    """How STAGE 3 proves each rollback: under which scenarios, under how much traffic, and with what in its way.
+
+    ``longest_wait_ms`` is the longest that the rollback may make others queue while readers hold it up for ``obstacle_s``.
+    """
+
+    scenarios: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...] = ("restore",)
+    orders: bool = True
+    reads_per_s: Annotated[int, Field(ge=0, le=10_000)] = 50
+    writes_per_s: Annotated[int, Field(ge=0, le=10_000)] = 50
+    obstacle_s: Annotated[float, Field(gt=0, le=600)] = 6.0
+    longest_wait_ms: Milliseconds = 500
+
+
 class _ChangeEntry(_Strict):
     stem: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
     title: str
@@ -64,6 +78,7 @@ class _ReleaseFile(_Strict):
     changes: dict[str, _ChangeEntry] = Field(min_length=1)
     budget: Budget = Budget()
     dry_run: DryRunPlan = DryRunPlan()
+    proof: ProofPlan = ProofPlan()
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,7 @@ class Release:
     changes: tuple[Change, ...]
     support: tuple[Script, ...]
     dry_run: DryRunPlan
+    proof: ProofPlan
 
     def change(self, name: str) -> Change:
         """The change called ``name``; ConfigurationError lists the known names."""
@@ -137,6 +153,7 @@ def load_release(path: Path, sql: Path) -> Release:
         changes=tuple(_change(name, entry, sql) for name in entry.changes),
         support=tuple(Script.read(file) for file in sorted((sql / "support").glob("*.sql"))),
         dry_run=entry.dry_run,
+        proof=entry.proof,
     )
 
 

@@ -24,6 +24,7 @@ COLOURS = {
     "read": "#3b78b5",
     "write": "#d07a2d",
 }
+_CONFIG = {"displayModeBar": False, "responsive": True}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,20 @@ def digest_of(data: Mapping[str, Any]) -> str:
 
 def plot(figure: go.Figure, height: int = 360) -> Markup:
     """The figure as a piece of HTML that needs the page's own copy of plotly.js."""
+    drawn = _styled(figure, height).to_html(full_html=False, include_plotlyjs=False, config=_CONFIG)
+    return Markup(drawn)  # noqa: S704 - plotly escapes what it embeds
+
+
+def plot_when_seen(figure: go.Figure, height: int = 360) -> Markup:
+    """As ``plot``, drawn once it comes into view: a page may hold dozens in closed sections and still open at once."""
+    drawn = _styled(figure, height).to_json()
+    box = (
+        f'<div class="when-seen" style="min-height: {height}px"><script type="application/json">{drawn}</script></div>'
+    )
+    return Markup(box)  # noqa: S704 - plotly writes < as \\u003c
+
+
+def _styled(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         height=height,
         margin={"l": 60, "r": 20, "t": 40, "b": 50},
@@ -52,10 +67,7 @@ def plot(figure: go.Figure, height: int = 360) -> Markup:
     )
     figure.update_xaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False, automargin=True)
     figure.update_yaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False, automargin=True)
-    drawn = figure.to_html(
-        full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
-    )
-    return Markup(drawn)  # noqa: S704 - plotly escapes what it embeds
+    return figure
 
 
 def write_report(

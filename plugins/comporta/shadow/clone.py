@@ -28,6 +28,7 @@ from comporta.postgres.connection import (
     with_database,
 )
 from comporta.postgres.tools import run_client
+from comporta.proof import fingerprint
 
 # Settings whose value is a list of quoted names; the server does not tell which they are, pg_dump names the same.
 _LISTS = frozenset(
@@ -36,11 +37,20 @@ _LISTS = frozenset(
 )  # fmt: skip
 _NAME = re.compile(r'"((?:[^"]|"")*)"|([^\s",]+)')
 
+# The comment of a finished golden copy; the digest of what it was copied from follows.
+_GOLDEN_MARK = "comporta: golden copy"
+# Beside the clone, not in it: a clone has nothing that the target has not.
+_OWNERS = "create table if not exists comporta_clone (database name primary key, owner text not null)"
+
 OnProgress = Callable[[str], None]
 
 
 class CloneFailed(ComportaError):
     """The target could not be copied to the shadow; the target is untouched, the shadow has no usable clone."""
+
+
+class CloneTaken(ComportaError):
+    """Another run has replaced the clone that this one was working on."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,12 @@ class Clone:
     bytes: int
     seconds: float
     parts: dict[str, float]
+
+
+def target_digest(target_dsn: str) -> str:
+    """Digest of the target's fingerprint, without what moves while people use it and what is the server's own."""
+    with connect(target_dsn, name="comporta/fingerprint") as target:
+        return fingerprint.take(target).digest_without(fingerprint.SEQUENCE_POSITIONS, "roles")
 
 
 @dataclass(frozen=True)
@@ -78,13 +94,14 @@ class Shadow:
 
     def check(self) -> None:
         """Raise UnsafeTarget unless the two servers are different clusters, UnreachableServer when one is away."""
-        with connect(self.target_dsn, name="comporta/shadow") as target, self._maintenance() as shadow:
+        with connect(self.target_dsn, name="comporta/shadow") as target, self.maintenance() as shadow:
             refuse_same_server(identify(target), identify(shadow))
 
     def copy_target(self, on_progress: OnProgress = lambda _: None) -> Clone:
         """Copy roles, schema and data of the target into the golden database. Raises CloneFailed; safe to repeat."""
         self.check()
         parts: dict[str, float] = {}
+        source = target_digest(self.target_dsn)
         with tempfile.TemporaryDirectory(prefix="comporta-clone-") as folder:
             with _Timed(parts, "dump"):
                 on_progress(f"dump {describe(self.target_dsn)} (reads one snapshot, writes nothing)")
@@ -96,42 +113,67 @@ class Shadow:
                 self._restore(Path(folder))
         with _Timed(parts, "analyze"):
             on_progress("analyze the clone")
-            size = self._finish_golden()
+            size = self._finish_golden(source)
         return Clone(describe(self.target_dsn), self.database, size, sum(parts.values()), parts)
 
     def has_golden(self) -> bool:
         """True when a finished golden copy waits on the shadow."""
-        with self._maintenance() as conn:
-            return bool(
-                conn.execute(
-                    "select from pg_database d join pg_shdescription c on c.objoid = d.oid and c.classoid = 'pg_database'::regclass"
-                    " where d.datname = %s and c.description = 'comporta: golden copy'",
-                    (self.golden,),
-                ).rowcount
-            )
+        return self._comment(self.golden).startswith(_GOLDEN_MARK)
 
-    def reset(self) -> str:
-        """Replace the clone in use by a fresh copy of the golden one and return its connection string.
+    def golden_source(self) -> str:
+        """The digest (see ``target_digest``) of the target that the golden copy was made from; empty without one."""
+        return self._comment(self.golden).removeprefix(_GOLDEN_MARK).strip()
 
-        Every session on the old clone is ended, the pg_cron launcher among them: on the shadow, jobs that were copied
-        from production are recorded, and are not run.
+    def reset(self, template: str | None = None, owner: str = "") -> str:
+        """Replace the clone in use by a fresh copy of ``template`` (the golden one) and return its connection string.
+
+        ``owner`` is the run that it is for. Every session on the old clone is ended, the pg_cron launcher among them: on
+        the shadow, jobs that were copied from production are recorded, and are not run.
         """
         if not self.has_golden():
             raise CloneFailed(
                 f"no golden copy {self.golden} on {describe(self.shadow_dsn)}", remedy="Clone the target first."
             )
-        with self._maintenance() as conn:
+        with self.maintenance() as conn:
             self._drop(conn, self.database)
             conn.execute(
                 sql.SQL("create database {} template {} strategy file_copy").format(
-                    sql.Identifier(self.database), sql.Identifier(self.golden)
+                    sql.Identifier(self.database), sql.Identifier(template or self.golden)
                 )
             )
+            self._note_owner(conn, owner)
             self._copy_database_settings(conn)
         return self.clone_dsn
 
-    def _maintenance(self) -> Connection:
+    def check_owner(self, owner: str) -> None:
+        """Raise CloneTaken unless the clone in use was made for ``owner``: two runs on one shadow would mix their results."""
+        with self.maintenance() as conn:
+            conn.execute(_OWNERS)
+            row = conn.execute("select owner from comporta_clone where database = %s", (self.database,)).fetchone()
+        found = row[0] if row else ""
+        if found != owner:
+            raise CloneTaken(
+                f"the clone on {describe(self.clone_dsn)} is no longer that of {owner}: found {found or 'nobody'}",
+                remedy="Another run has replaced it. Repeat this one from the step that makes the clone.",
+            )
+
+    def maintenance(self) -> Connection:
+        """A connection to the shadow server beside the clone."""
         return connect(with_database(self.shadow_dsn, "postgres"), name="comporta/shadow")
+
+    def _note_owner(self, conn: Connection, owner: str) -> None:
+        conn.execute(_OWNERS)
+        conn.execute(
+            "insert into comporta_clone values (%s, %s) on conflict (database) do update set owner = excluded.owner",
+            (self.database, owner),
+        )
+
+    def _comment(self, database: str) -> str:
+        with self.maintenance() as conn:
+            row = conn.execute(
+                "select shobj_description(oid, 'pg_database') from pg_database where datname = %s", (database,)
+            ).fetchone()
+        return str(row[0] or "") if row else ""
 
     def _drop(self, conn: Connection, database: str) -> None:
         conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database)))
@@ -144,7 +186,7 @@ class Shadow:
             ).fetchone()
         assert row is not None
         encoding, collate, ctype = row
-        with self._maintenance() as conn:
+        with self.maintenance() as conn:
             self._retire_cron_launcher(conn)
             self._drop(conn, self.golden)
             self._drop(conn, self.database)
@@ -201,7 +243,7 @@ class Shadow:
                 " join pg_roles m on m.oid = a.member where m.rolname !~ '^pg_' order by 1, 2"
             ).fetchall()
         flags = ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls")
-        with self._maintenance() as conn:
+        with self.maintenance() as conn:
             there = {name for (name,) in conn.execute("select rolname from pg_roles")}
             for name, *values, limit in roles:
                 if name not in there:
@@ -237,12 +279,12 @@ class Shadow:
                         remedy="Give the shadow the same extensions and preloaded libraries as the target.",
                     ) from error
 
-    def _finish_golden(self) -> int:
+    def _finish_golden(self, source: str) -> int:
         with connect(self.clone_dsn, name="comporta/shadow") as conn:
             conn.execute("vacuum (freeze, analyze)")
             row = conn.execute("select pg_database_size(current_database())").fetchone()
             assert row is not None
-        with self._maintenance() as conn:
+        with self.maintenance() as conn:
             conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (self.database,))
             conn.execute(
                 sql.SQL("alter database {} rename to {}").format(
@@ -250,7 +292,7 @@ class Shadow:
                 )
             )
             conn.execute(
-                sql.SQL("comment on database {} is 'comporta: golden copy'").format(sql.Identifier(self.golden))
+                sql.SQL("comment on database {} is {}").format(sql.Identifier(self.golden), f"{_GOLDEN_MARK} {source}")
             )
             conn.execute("checkpoint")
         return int(row[0])
