@@ -172,8 +172,8 @@ def test_of_several_attempts_a_failure_counts_whatever_came_after_it(
 
 
 def test_an_order_tells_what_stood_what_went_and_what_stays(tmp_path: Path) -> None:
-    order = proof(*ORDER, scripts={"OPT2": {}, "OPT1": {}, "support": {}})
-    _, page, data = write(tmp_path, [order])
+    order = proof(*ORDER, scripts={"OPT1": {}, "OPT2": {}, "support": {}})
+    _, page, data = write(tmp_path, [order], board={}, scenarios={}, expected=[ORDER])
     assert data["orders"][0]["stood"] == ["OPT1", "OPT2"]
     assert data["orders"][0]["gone"] == ["OPT1"]
     assert data["orders"][0]["stays"] == ["OPT2"]

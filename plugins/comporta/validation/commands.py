@@ -6,14 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comporta.validation.validity import ProofStatus, State
+if TYPE_CHECKING:
+    from comporta.validation.validity import ProofStatus, State
 
 _STYLES: dict[State, str] = {"valid": "green", "stale": "yellow", "failed": "bold red", "missing": "red"}
 

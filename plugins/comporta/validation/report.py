@@ -77,9 +77,7 @@ def write_proof_report(
             for change in board
         ],
         "orders": [
-            _cell(key, keys, ordered, deciding) | _order(key, list(board), ordered, deciding)
-            for key in keys
-            if key[1] == ORDER
+            _cell(key, keys, ordered, deciding) | _order(key, ordered, deciding) for key in keys if key[1] == ORDER
         ],
         "by_scenario": [_felt(scenario, ordered) for scenario in shown],
         "stall_line_ms": _STALL_LINE_MS,
@@ -187,15 +185,13 @@ def _stall(proof: Proof) -> float | None:
     return proof.felt.longest_stall_s if proof.felt.reads + proof.felt.writes else None
 
 
-def _order(
-    key: Key, changes: Sequence[str], proofs: Sequence[Proof], deciding: Mapping[Key, int]
-) -> dict[str, list[str] | str]:
+def _order(key: Key, proofs: Sequence[Proof], deciding: Mapping[Key, int]) -> dict[str, list[str] | str]:
     """What stood and what went, as the scripts that ran tell it."""
     if key not in deciding:
         return {"title": "", "stood": [], "gone": [], "stays": []}
     proof = proofs[deciding[key]]
     gone = list(dict.fromkeys(phase.change for phase in proof.phases if phase.role == "rollback"))
-    stood = [change for change in changes if change in proof.scripts]
+    stood = [owner for owner in proof.scripts if owner != "support"]
     stays = [change for change in stood if change not in gone]
     return {"title": proof.title, "stood": stood, "gone": gone, "stays": stays}
 

@@ -109,6 +109,10 @@ class Validation:
             f"no proof {subject} · {scenario} in this run: it has {', '.join(map(str, self.tasks))}"
         )
 
+    def layers(self, names: Sequence[str]) -> tuple[Layer, ...]:
+        """The changes of that name as an image has them."""
+        return tuple(Layer(name, self.release.change(name).apply) for name in names)
+
     def prove(self, task: Task) -> Proof:
         """Make one proof on a shadow of its own and record it. It raises only where no verdict could be reached."""
         with self._lease(self.shadow_dsns) as dsn:
@@ -165,7 +169,7 @@ class Validation:
         target = target_digest(self.target_dsn)
         self._ensure_golden(shadow, target)
         reference = self._reference(images, task.subject, owner)
-        dsn = images.reset(self._layers(task.subject.base), owner, self.say)
+        dsn = images.reset(self.layers(task.subject.base), owner, self.say)
         trial = self._trial(task.subject, dsn, shadow, reference)
         before = trial.fingerprint()
         trial.expected = reference or before
@@ -246,7 +250,7 @@ class Validation:
         name = f"reference_{'_'.join(subject.reference) or 'nothing'}"
         if self.folder.has(name):
             return Fingerprint.from_json(self.folder.read(name))
-        dsn = images.build(self._layers(subject.reference), owner, self.say)
+        dsn = images.build(self.layers(subject.reference), owner, self.say)
         with connect(dsn, name="comporta/fingerprint") as conn:
             taken = fingerprint.take(conn)
         self.folder.write(name, taken.as_json())
@@ -258,7 +262,7 @@ class Validation:
             self._whole.clear()
         subjects = (*standard_subjects(self.release), *(order_subjects(self.release) if self.plan.orders else ()))
         bases = {subject.base for subject in subjects}
-        Images(shadow, self.release.support).drop_others(map(self._layers, bases))
+        Images(shadow, self.release.support).drop_others(map(self.layers, bases))
 
     def _whole_of(self, shadow: Shadow) -> Mapping[str, Sequence[Any]]:
         """Checksums of the golden copy, summed up once: they stay as they are."""
@@ -266,9 +270,6 @@ class Validation:
         if key not in self._whole:
             self._whole[key] = whole_checksums(with_database(shadow.shadow_dsn, shadow.golden))
         return self._whole[key]
-
-    def _layers(self, names: Sequence[str]) -> tuple[Layer, ...]:
-        return tuple(Layer(name, self.release.change(name).apply) for name in names)
 
     def _digests(self, subject: Subject) -> dict[str, dict[str, str]]:
         scripts = {name: self.release.change(name).digests for name in subject.changes}
