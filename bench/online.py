@@ -22,7 +22,7 @@ from typing import Any
 from comporta.demo.load import load_catalogue
 from comporta.dryrun.rehearsal import open_rehearsal
 from comporta.local.account import Account
-from comporta.local.cluster import CATALOGUE_SETTINGS, Cluster
+from comporta.local.cluster import CATALOGUE_SETTINGS, SHADOW_INITDB_OPTIONS, Cluster
 from comporta.local.layout import server_root
 from comporta.settings import Settings, project_root
 
@@ -53,8 +53,8 @@ def _options() -> argparse.Namespace:
 def own_servers(stack: ExitStack, rows: int) -> tuple[str, str]:
     root = server_root(project_root() / ".comporta" / "bench", Account.current())
     clusters = [
-        Cluster(f"bench-{name}", root / name, 55_700 + n, CATALOGUE_SETTINGS)
-        for n, name in enumerate(("target", "shadow"))
+        Cluster(f"bench-{name}", root / name, 55_700 + n, CATALOGUE_SETTINGS, initdb_options=options)
+        for n, (name, options) in enumerate((("target", ()), ("shadow", SHADOW_INITDB_OPTIONS)))
     ]
     for cluster in clusters:
         cluster.choose_port(avoid={other.port for other in clusters if other is not cluster})

@@ -4,7 +4,8 @@ Usage: python bench/proof.py DSN [--rows 1000000] [--rounds 5] > proof.json
 
 Copies catalogue.geometrias of the database DSN, over and over up to the given number of rows, into an unlogged table of a
 schema of its own, and drops it again. One core: parallel query is switched off for the checksum and the scan alike.
-Rows a CPU second count the backend's own time, which other work on the machine does not change.
+Checksum, scan and the hash of each row as text take turns in every round. Rows per CPU second, and the ratios, count the
+backend's own time: other work on the machine changes it less than elapsed time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,14 @@ from generate_series(1, 1 + {rows} / (select greatest(1, count(*)) from catalogu
 cross join catalogue.geometrias g
 limit {rows};
 """
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one work took, over all rounds: elapsed, and the median of the backend's own CPU if it can be read."""
+
+    ms: dict[str, float]
+    cpu_seconds: float | None
 
 
 def main() -> None:
@@ -69,25 +79,55 @@ def _checksum(conn: psycopg.Connection[Any], arguments: argparse.Namespace) -> d
         conn.execute(_FILL.format(rows=arguments.rows).encode())
         conn.execute("vacuum analyze proof_bench.geometrias")
         width = conn.execute("select pg_table_size('proof_bench.geometrias')").fetchone() or (0,)
-        scan = _milliseconds(lambda: conn.execute("select count(*) from proof_bench.geometrias"), arguments.rounds)
-        as_text = _milliseconds(
-            lambda: conn.execute("select sum(hashtextextended(t::text, 0)) from proof_bench.geometrias t"),
+        costs = _in_turn(
+            conn,
+            {
+                "count": lambda: conn.execute("select count(*) from proof_bench.geometrias"),
+                "row_as_text": lambda: conn.execute(
+                    "select sum(hashtextextended(t::text, 0)) from proof_bench.geometrias t"
+                ),
+                "checksum": lambda: checksum_tables(conn, [TABLE]),
+            },
             arguments.rounds,
         )
-        used = _backend_cpu_seconds(conn)
-        ours = _milliseconds(lambda: checksum_tables(conn, [TABLE]), arguments.rounds)
-        spent = None if used is None else (_backend_cpu_seconds(conn) or 0) - used
     finally:
         conn.execute("drop schema if exists proof_bench cascade")
+    ours = costs["checksum"]
     return {
         "rows": arguments.rows,
         "bytes_a_row": round(width[0] / max(1, arguments.rows)),
-        "ms": ours,
-        "rows_a_second": round(arguments.rows / ours["median"] * 1000),
-        "rows_a_cpu_second": round(arguments.rows * (arguments.rounds + 1) / spent) if spent else None,
-        "rows_a_second_of_row_as_text": round(arguments.rows / as_text["median"] * 1000),
-        "ratio_to_count": round(ours["median"] / scan["median"], 2),
+        "ms": {name: cost.ms for name, cost in costs.items()},
+        "rows_per_second": {name: round(arguments.rows / cost.ms["median"] * 1000) for name, cost in costs.items()},
+        "cpu_seconds": {name: cost.cpu_seconds for name, cost in costs.items()},
+        "rows_per_cpu_second": round(arguments.rows / ours.cpu_seconds) if ours.cpu_seconds else None,
+        "ratio_to_count": _ratio(ours, costs["count"]),
+        "ratio_to_row_as_text": _ratio(ours, costs["row_as_text"]),
     }
+
+
+def _in_turn(conn: psycopg.Connection[Any], works: dict[str, Callable[[], object]], rounds: int) -> dict[str, Cost]:
+    """Cost of each work, taken in turn within each round, so that whatever else the machine does falls on all alike."""
+    taken: dict[str, list[tuple[float, float | None]]] = {name: [] for name in works}
+    for warm in [False, *[True] * rounds]:
+        for name, work in works.items():
+            start, used = time.perf_counter(), _backend_cpu_seconds(conn)
+            work()
+            spent = None if used is None else (_backend_cpu_seconds(conn) or used) - used
+            if warm:
+                taken[name].append(((time.perf_counter() - start) * 1000, spent))
+    return {name: _cost(each) for name, each in taken.items()}
+
+
+def _cost(taken: list[tuple[float, float | None]]) -> Cost:
+    spent = [cpu for _, cpu in taken if cpu is not None]
+    return Cost(_spread([ms for ms, _ in taken]), round(statistics.median(spent), 3) if spent else None)
+
+
+def _ratio(one: Cost, other: Cost) -> float:
+    """CPU by CPU where the server's clock can be read, else elapsed by elapsed."""
+    if one.cpu_seconds and other.cpu_seconds:
+        return round(one.cpu_seconds / other.cpu_seconds, 2)
+    return round(one.ms["median"] / other.ms["median"], 2)
 
 
 def _backend_cpu_seconds(conn: psycopg.Connection[Any]) -> float | None:
@@ -107,6 +147,10 @@ def _milliseconds(work: Callable[[], object], rounds: int) -> dict[str, float]:
         start = time.perf_counter()
         work()
         taken.append((time.perf_counter() - start) * 1000)
+    return _spread(taken)
+
+
+def _spread(taken: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(taken), 1), "min": round(min(taken), 1), "max": round(max(taken), 1)}
 
 

@@ -33,21 +33,21 @@ class Images:
 
     def reset(self, layers: Sequence[Layer], owner: str, say: OnProgress = lambda _: None) -> str:
         """Make the clone in use a fresh copy of the image with ``layers``, made first where it is missing; its dsn."""
-        name = self._name(layers)
+        name = self.name(layers)
         if not self._has(name):
             self._make(layers, name, owner, say)
         return self.shadow.reset(name, owner)
 
     def build(self, layers: Sequence[Layer], owner: str, say: OnProgress = lambda _: None) -> str:
         """Make the clone in use one on which ``layers`` stand, from the nearest image, without keeping it; its dsn."""
-        depth = next(n for n in range(len(layers), -1, -1) if n == 0 or self._has(self._name(layers[:n])))
+        depth = next(n for n in range(len(layers), -1, -1) if n == 0 or self._has(self.name(layers[:n])))
         dsn = self.reset(layers[:depth], owner, say)
         self._apply(dsn, layers[depth:], say)
         return dsn
 
     def drop_others(self, wanted: Iterable[Sequence[Layer]]) -> None:
         """Drop every image that is not among ``wanted``: those of earlier scripts, or of an earlier golden copy."""
-        names = {self._name(layers) for layers in wanted}
+        names = {self.name(layers) for layers in wanted}
         with self.shadow.maintenance() as conn:
             for name in self._existing():
                 if name not in names:
@@ -89,16 +89,18 @@ class Images:
             return [
                 name
                 for (name,) in conn.execute(
-                    "select datname from pg_database where starts_with(datname, %s) order by 1", (self._prefix,)
+                    "select datname from pg_database where starts_with(datname, %s) order by 1", (self.prefix,)
                 )
             ]
 
     @property
-    def _prefix(self) -> str:
+    def prefix(self) -> str:
+        """How the name of every image begins."""
         return f"{self.shadow.database}_image_"
 
-    def _name(self, layers: Sequence[Layer]) -> str:
+    def name(self, layers: Sequence[Layer]) -> str:
+        """The image's database: the digest of the golden copy's identity and of every script that makes the image."""
         with self.shadow.maintenance() as conn:
             row = conn.execute("select oid from pg_database where datname = %s", (self.shadow.golden,)).fetchone()
         digests = [str(row), *(script.sha256 for script in self.support), *(layer.apply.sha256 for layer in layers)]
-        return self._prefix + hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+        return self.prefix + hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]

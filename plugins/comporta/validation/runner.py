@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from comporta.demo.traffic import Traffic
-from comporta.errors import ConfigurationError
+from comporta.errors import ComportaError, ConfigurationError
 from comporta.ledger import EventType, Ledger, NewEvent
 from comporta.postgres.connection import connect, describe, with_database
 from comporta.postgres.script import Script
@@ -32,7 +32,7 @@ from comporta.shadow.images import Images, Layer
 from comporta.shadow.lease import lease
 from comporta.validation.evidence import Evidence, compare_rows, summarise, whole_checksums
 from comporta.validation.faults import FaultNotPossible
-from comporta.validation.model import Proof, Subject, order_subjects, standard_subjects
+from comporta.validation.model import Proof, Subject, Verdict, order_subjects, standard_subjects
 from comporta.validation.report import write_proof_report
 from comporta.validation.scenarios import Scenario, load_scenarios
 from comporta.validation.trial import Step, Trial, TrialFailed, TrialImpossible
@@ -95,9 +95,16 @@ class Validation:
     def run_all(self, on_proof: Callable[[Proof], None] = lambda _: None) -> tuple[Report, str]:
         """Prepare, make every proof, as many side by side as there are shadows, and write the report."""
         self.prepare()
-        with ThreadPoolExecutor(len(self.shadow_dsns)) as pool:
+        if len(self.shadow_dsns) == 1:  # in this thread, so that Ctrl-C ends the proof under way
+            for task in self.tasks:
+                on_proof(self.prove(task))
+            return self.report()
+        pool = ThreadPoolExecutor(len(self.shadow_dsns))
+        try:
             for made in as_completed([pool.submit(self.prove, task) for task in self.tasks]):
                 on_proof(made.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
         return self.report()
 
     def task(self, subject: str, scenario: str) -> Task:
@@ -114,10 +121,14 @@ class Validation:
         return tuple(Layer(name, self.release.change(name).apply) for name in names)
 
     def prove(self, task: Task) -> Proof:
-        """Make one proof on a shadow of its own and record it. It raises only where no verdict could be reached."""
+        """Make one proof on a shadow of its own and record it; what keeps it from being made makes it ``no data``."""
         with self._lease(self.shadow_dsns) as dsn:
             self.say(f"{task}: {task.scenario.sentence}")
-            proof = self._prove_on(Shadow(self.target_dsn, dsn), task)
+            started = time.time()
+            try:
+                proof = self._prove_on(Shadow(self.target_dsn, dsn), task)
+            except ComportaError as error:
+                proof = self._unmade(task, error, started)
         self.folder.write(_file_of(task), proof.to_dict())
         payload = {"verdict": proof.verdict, "seconds": round(proof.seconds, 3), **ledger_payload(proof)}
         self._record(EventType.PROOF_RECORDED, f"{proof.subject}/{proof.scenario}", payload)
@@ -202,6 +213,24 @@ class Validation:
             rows=evidence.rows,
         )
 
+    def _unmade(self, task: Task, error: ComportaError, started: float) -> Proof:
+        return Proof(
+            subject=task.subject.name,
+            title=task.subject.title,
+            scenario=task.scenario.name,
+            verdict=Verdict.NO_DATA,
+            reasons=(f"the proof could not be made: {error.message}",),
+            scripts=self._digests(task.subject),
+            target="",
+            before="",
+            applied="",
+            after="",
+            checksums_before={},
+            checksums_after={},
+            started=started,
+            seconds=time.time() - started,
+        )
+
     def _run(self, scenario: Scenario, trial: Trial, shadow: Shadow) -> Evidence:
         """Let the scenario make its trouble beside the traffic, then look at every row."""
         reads = self.plan.reads_per_s
@@ -247,7 +276,7 @@ class Validation:
         """What the catalogue must be like afterwards; None where that is what it is like before."""
         if subject.reference == subject.base:
             return None
-        name = f"reference_{'_'.join(subject.reference) or 'nothing'}"
+        name = images.name(self.layers(subject.reference)).replace(images.prefix, "reference_")
         if self.folder.has(name):
             return Fingerprint.from_json(self.folder.read(name))
         dsn = images.build(self.layers(subject.reference), owner, self.say)

@@ -26,6 +26,8 @@ from comporta.validation.faults import terminate
 from comporta.validation.model import Fault, Phase
 
 Say = Callable[[str], None]
+# A script that hangs ends its proof, not the run.
+LONGEST_STATEMENT_MS = 3_600_000
 _READABLE = ("table", "partitioned table", "view", "materialized view")
 
 
@@ -113,6 +115,7 @@ class Trial:
 
     def complete(self, step: Step, on_moment: OnMoment = lambda _: None) -> Phase:
         """Run a script that must come to its end; TrialFailed names statement and error when it does not."""
+        self.say(f"  {step}: {len(step.script.statements)} statements")
         phase = self.attempt(step, on_moment)
         if phase.error is not None:
             raise TrialFailed(f"{step} stopped: {phase.error}")
@@ -129,7 +132,7 @@ class Trial:
                 on_moment(Moment(step, progress.statement, conn.info.backend_pid))
 
         try:
-            with connect(self.dsn, name=f"comporta/{step.role}") as conn:
+            with connect(self.dsn, name=f"comporta/{step.role}", statement_timeout_ms=LONGEST_STATEMENT_MS) as conn:
                 run_script(conn, step.script, on_progress)
         except (StatementFailed, UnreachableServer) as failure:
             error = failure.message
