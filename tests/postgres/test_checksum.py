@@ -65,15 +65,19 @@ def test_one_changed_row_changes_the_digest(conn: psycopg.Connection[Any], chang
 
 
 def test_values_that_the_servers_own_hash_takes_for_equal_are_told_apart(conn: psycopg.Connection[Any]) -> None:
-    """Scale of a numeric, minus zero, big integers that fold alike, null beside the empty text."""
+    """Scale of a numeric, minus zero, big integers that fold alike, null beside the empty text, how jsonb nests, Z and M."""
     pairs = [
         ("numeric", "1.0", "1.00"),
         ("float8", "0", "'-0'"),
         ("int8", "4", "4294967301"),
         ("text", "''", "null"),
         ("jsonb", """'{"a": 1.0}'""", """'{"a": 1.00}'"""),
+        ("jsonb", "'[[1], 2]'", "'[[1, 2]]'"),
+        ("jsonb", """'{"a": {"b": 1}, "c": 2}'""", """'{"a": {"b": 1, "c": 2}}'"""),
+        ("json", """'{"a":1}'""", """'{"a": 1}'"""),
         ("timestamptz", "'2000-01-01 00:00:00.000004+00'", "'2000-01-01 01:11:34.967301+00'"),
         ("geometry", "st_point(1, 2)", "st_setsrid(st_point(1, 2), 4326)"),
+        ("geometry", "st_makepoint(1, 2, 3)", "st_makepointm(1, 2, 3)"),
         ("bytea", "'\\x00'", "'\\x0000'"),
         ("int4[]", "array[1, null]", "array[null, 1]::int4[]"),
     ]
