@@ -66,7 +66,7 @@ def statement_failed(script: Script, statement: Statement, error: psycopg.Error)
         f"({statement.headline})\n  {error.sqlstate or type(error).__name__}: "
         f"{error.diag.message_primary or ' '.join(str(error).split())}{detail}",
         remedy=f"{left} statement(s) after it did not run; what ran before it stays. "
-        "Correct the cause and run the same script again: it continues.",
+        "Correct the cause and run the same script again: one that can be resumed continues.",
     )
 
 
