@@ -4,6 +4,8 @@ SHELL := /bin/sh
 
 # Rows of the demo catalogue when it is first loaded.
 ROWS ?= 300000
+# Shadow servers, up to 4: as many rollback proofs run side by side.
+SHADOWS ?= 1
 # Which tests `make test` runs, such as TESTS=tests/unit.
 TESTS ?= tests
 PY := .venv/bin/python
@@ -19,11 +21,11 @@ packages: ## install the Debian packages that are missing, or say which command 
 environment: ## make .venv from requirements.txt and constraints.txt
 	@bin/bootstrap environment
 
-run: ## start everything and dry-run the release (ROWS=300000, COMPORTA_WEB_PORT=8080)
-	@bin/bootstrap run run --rows $(ROWS)
+run: ## start everything, dry-run the release, prove its rollbacks (ROWS=300000, SHADOWS=1, COMPORTA_WEB_PORT=8080)
+	@bin/bootstrap run run --rows $(ROWS) --shadows $(SHADOWS)
 
 dry-run: ## dry-run the release once more on the system that runs
-	@bin/bootstrap run run --rows $(ROWS) --again
+	@bin/bootstrap run run --rows $(ROWS) --shadows $(SHADOWS) --again
 
 stop: ## stop what `make run` started, and nothing else
 	@bin/bootstrap run stop

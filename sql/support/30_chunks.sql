@@ -1066,7 +1066,7 @@ as $$
                    coalesce(pg_get_expr(p.polqual, p.polrelid), 'true')) as demand
           from pg_policy p where p.polrelid = parent and p.polcmd in ('r', '*')
     )
-    select format('(not (select pg_catalog.row_security_active(%s::oid)) or ((%s) and %s))', parent::oid,
+    select format('(not (select pg_catalog.row_security_active(%L::pg_catalog.regclass::pg_catalog.oid)) or ((%s) and %s))', parent,
                   coalesce(string_agg(condition, ' or ') filter (where polpermissive), 'false'),
                   coalesce(string_agg(demand, ' and ') filter (where not polpermissive), 'true'))
       from rules

@@ -15,17 +15,23 @@ PARSE = """
 import json, sys
 from comporta.orchestration.reference import load_dags, render
 
+def mapped_over(task):
+    return {name: list(values) for name, values in task.op_kwargs_expand_input.value.items()} if task.is_mapped else None
+
 dags = load_dags()
 print(json.dumps({
     "reference": render(dags),
     "dags": {
         dag.dag_id: {
             "tags": sorted(dag.tags), "doc": dag.doc_md, "max_active_runs": dag.max_active_runs,
+            "schedule": sorted(asset.name for asset in dag.timetable.asset_condition.objects),
             "tasks": {
                 task.task_id: {
                     "upstream": sorted(task.upstream_task_ids), "trigger_rule": str(task.trigger_rule.value),
                     "pool": task.pool, "doc": task.doc_md or (task.python_callable.__doc__ or ""),
                     "outlets": [outlet.name for outlet in task.outlets],
+                    "retries": task.retries, "priority": task.priority_weight,
+                    "label": task.map_index_template, "mapped_over": mapped_over(task),
                 }
                 for task in dag.tasks
             },

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
 import yaml
+
+from comporta.orchestration import wiring
+from comporta.release.model import Release, load_release
+from comporta.validation.model import order_subjects
+from comporta.validation.validity import owed
 
 CHANGES = ("OPT1", "OPT2", "OPT3", "OPT4", "OPT5")
 
@@ -25,7 +31,7 @@ def stage2(parsed: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_dag_says_what_it_is_for(parsed: dict[str, Any]) -> None:
-    assert set(parsed["dags"]) == {"stage2_dry_run"}
+    assert set(parsed["dags"]) == {"stage2_dry_run", "stage3_rollback_validation"}
     for dag in parsed["dags"].values():
         assert dag["doc"]
         assert "comporta" in dag["tags"]
@@ -61,6 +67,99 @@ def test_the_report_is_written_of_a_run_that_stopped_too_and_alone_emits_the_ass
 def test_one_run_at_a_time_holds_the_shadow(stage2: dict[str, Any]) -> None:
     assert stage2["max_active_runs"] == 1
     assert {task["pool"] for task in stage2["tasks"].values()} == {"shadow"}
+
+
+@pytest.fixture
+def stage3(parsed: dict[str, Any]) -> dict[str, Any]:
+    dag: dict[str, Any] = parsed["dags"]["stage3_rollback_validation"]
+    return dag
+
+
+@pytest.fixture(scope="module")
+def release(project: Path) -> Release:
+    return load_release(project / "config" / "release.yaml", project / "sql")
+
+
+def test_a_dry_run_starts_the_rollback_validation(stage3: dict[str, Any]) -> None:
+    assert stage3["schedule"] == ["dry_run"]
+
+
+def test_every_change_is_proved_under_every_scenario(stage3: dict[str, Any], release: Release) -> None:
+    assert stage3["tasks"]["prove_rollback"]["mapped_over"] == {
+        "change": list(CHANGES),
+        "scenario": list(release.proof.scenarios),
+    }
+
+
+def test_every_order_of_the_release_is_proved(stage3: dict[str, Any], release: Release) -> None:
+    """Parsing derives their names from the YAML alone; the tasks derive them from the loaded release."""
+    names = [subject.name for subject in order_subjects(release)]
+    assert stage3["tasks"]["prove_order"]["mapped_over"] == {"order": names}
+
+
+def test_what_is_mapped_is_what_the_release_owes(stage3: dict[str, Any], release: Release) -> None:
+    mapped = stage3["tasks"]["prove_rollback"]["mapped_over"]
+    orders = stage3["tasks"]["prove_order"]["mapped_over"]["order"]
+    proofs = [*product(mapped["change"], mapped["scenario"]), *((order, "order") for order in orders)]
+    assert proofs == owed(release)
+
+
+@pytest.mark.parametrize("proofs", ["prove_rollback", "prove_order"])
+def test_proofs_wait_for_the_copy_and_are_named_by_what_they_prove(stage3: dict[str, Any], proofs: str) -> None:
+    assert stage3["tasks"][proofs]["upstream"] == ["prepare"]
+    assert "task.op_kwargs" in stage3["tasks"][proofs]["label"]
+
+
+def test_the_report_of_the_proofs_is_written_whatever_failed_and_alone_emits_the_asset(stage3: dict[str, Any]) -> None:
+    assert stage3["tasks"]["report"]["upstream"] == ["prove_order", "prove_rollback"]
+    assert stage3["tasks"]["report"]["trigger_rule"] == "all_done"
+    assert {name: task["outlets"] for name, task in stage3["tasks"].items() if task["outlets"]} == {
+        "report": ["rollback_proofs"]
+    }
+
+
+def test_proofs_share_the_pool_of_the_shadows_and_come_after_a_dry_run(
+    stage2: dict[str, Any], stage3: dict[str, Any]
+) -> None:
+    assert stage3["max_active_runs"] == 1
+    assert {task["pool"] for task in stage3["tasks"].values()} == {"shadow"}
+    last = max(task["priority"] for task in stage3["tasks"].values())
+    assert last < min(task["priority"] for task in stage2["tasks"].values())
+
+
+def test_no_proof_is_tried_again_by_itself(stage3: dict[str, Any]) -> None:
+    """The same scripts on the same target give the same answer; a person looks first."""
+    assert {task["retries"] for task in stage3["tasks"].values()} == {0}
+
+
+ORDERED_RELEASES = {
+    "one": "A: {stem: a, title: A}",
+    "chain": "A: {stem: a, title: A}\nB: {stem: b, title: B, requires: [A]}\nC: {stem: c, title: C, requires: [B]}",
+    "diamond": (
+        "A: {stem: a, title: A}\nB: {stem: b, title: B, requires: [A]}\n"
+        "C: {stem: c, title: C}\nD: {stem: d, title: D, requires: [B, C]}"
+    ),
+}
+
+
+@pytest.mark.parametrize("changes", ORDERED_RELEASES.values(), ids=list(ORDERED_RELEASES))
+@pytest.mark.parametrize("plan", ["", "proof: {scenarios: [killed], orders: false}\n", "proof: {scenarios: [a, b]}\n"])
+def test_names_read_while_parsing_are_those_of_the_loaded_release(
+    changes: str, plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("apply", "verify", "rollback", "support"):
+        (tmp_path / "sql" / folder).mkdir(parents=True)
+    for stem in "abcd":
+        for name in (f"apply/{stem}", f"verify/{stem}", f"rollback/ROLLBACK_{stem}"):
+            (tmp_path / "sql" / f"{name}.sql").write_text("select 1;")
+    (tmp_path / "config").mkdir()
+    file = tmp_path / "config" / "release.yaml"
+    file.write_text(f"name: trial\ntitle: T\nauthor: a\n{plan}changes:\n{indent(changes, '  ')}\n")
+    monkeypatch.setenv("COMPORTA_HOME", str(tmp_path))
+    loaded = load_release(file, tmp_path / "sql")
+    orders = [subject.name for subject in order_subjects(loaded)] if loaded.proof.orders else []
+    assert list(wiring.order_names()) == orders
+    assert wiring.scenario_names() == loaded.proof.scenarios
 
 
 def test_parsing_loads_nothing_that_only_tasks_need(parsed: dict[str, Any]) -> None:

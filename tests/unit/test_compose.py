@@ -111,7 +111,7 @@ def test_the_default_services_are_those_of_make_run(services: dict[str, Any]) ->
     commands = {service["command"] for service in airflow_services(services).values() if "profiles" not in service
                 and isinstance(service["command"], str)}  # fmt: skip
     assert commands == set(COMPONENTS)
-    servers = set(Clusters.__dataclass_fields__) - {"root"}
+    servers = set(Clusters.__dataclass_fields__) - {"root", "further"}
     assert started == servers | {"mail", "airflow-init"} | {
         f"airflow-{name.replace('api-server', 'apiserver')}" for name in COMPONENTS
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from comporta.local import environment
 from comporta.local.environment import WebPorts
@@ -20,18 +20,22 @@ WEB = WebPorts(web=8080, worker_logs=8793, trigger_logs=8794)
 @dataclass
 class FakeCluster:
     port: int
+    name: str = ""
     password: str = "p/w d'#$"
 
     def dsn(self, dbname: str) -> str:
         return make_conninfo(host="127.0.0.1", port=self.port, password="secret", dbname=dbname)
 
 
-def compose(layout: Layout, kept: dict[str, str] | None = None) -> dict[str, str]:
+def compose(
+    layout: Layout, kept: dict[str, str] | None = None, further: tuple[FakeCluster, ...] = ()
+) -> dict[str, str]:
     return environment.compose(
         layout,
         control=FakeCluster(1),  # type: ignore[arg-type]
         target=FakeCluster(2),  # type: ignore[arg-type]
         shadow=FakeCluster(3),  # type: ignore[arg-type]
+        further=further,  # type: ignore[arg-type]
         web=WEB,
         kept=kept or {},
     )
@@ -81,6 +85,15 @@ def test_settings_find_the_servers_in_the_file(tmp_path: Path) -> None:
     assert settings.control_dsn == values["COMPORTA_CONTROL_DSN"]
     assert settings.target_dsn == values["COMPORTA_TARGET_DSN"]
     assert settings.shadow_dsn == values["COMPORTA_SHADOW_DSN"]
+
+
+def test_a_further_shadow_is_known_to_the_settings_and_to_airflow(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    values = compose(layout, further=(FakeCluster(4, "shadow_2"),))
+    environment.write(layout.environment, values)
+    assert [conninfo_to_dict(dsn)["port"] for dsn in load_settings(tmp_path).shadows()] == ["3", "4"]
+    assert values["AIRFLOW_CONN_SHADOW_2"].endswith("@127.0.0.1:4/gis")
+    assert "AIRFLOW_CONN_SHADOW_3" not in values
 
 
 def test_children_inherit_no_strangers_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,11 +37,14 @@ def run(
     again: Annotated[
         bool, typer.Option("--again", help="Dry-run even when nothing changed since the last one.")
     ] = False,
+    shadows: Annotated[
+        int, typer.Option(help="Shadow servers: as many proofs run side by side. Those there are stay.", min=1, max=4)
+    ] = 1,
     dag: Annotated[str, typer.Option(help="The DAG to run.")] = DRY_RUN_DAG,
 ) -> None:
-    """Start everything that is down and dry-run the release."""
+    """Start everything that is down and dry-run the release; the rollback proofs follow in the background."""
     layout, console = _layout(), _console()
-    starter = Starter(layout, rows=rows, console=console, dag_id=dag)
+    starter = Starter(layout, rows=rows, console=console, dag_id=dag, shadows=shadows)
     starter.phases.include(os.environ.get("COMPORTA_PREPARED", ""))
     with _one_at_a_time(layout):
         starter.run(again=again)
@@ -49,7 +52,7 @@ def run(
 
 @app.command()
 def stop() -> None:
-    """Stop the Airflow processes and the three servers of this checkout."""
+    """Stop the Airflow processes and the servers of this checkout."""
     layout, console = _layout(), _console()
     with _one_at_a_time(layout):
         _stop(layout, console)

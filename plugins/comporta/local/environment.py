@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -31,9 +31,19 @@ class WebPorts:
 
 
 def compose(
-    layout: Layout, *, control: Cluster, target: Cluster, shadow: Cluster, web: WebPorts, kept: Mapping[str, str]
+    layout: Layout,
+    *,
+    control: Cluster,
+    target: Cluster,
+    shadow: Cluster,
+    further: Sequence[Cluster] = (),
+    web: WebPorts,
+    kept: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the whole environment of the installation; secrets come from ``kept`` when it has them."""
+    """Return the whole environment of the installation; secrets come from ``kept`` when it has them.
+
+    ``further`` are shadows beside the first; their names are those of their settings and connections.
+    """
 
     def secret(name: str, make: Callable[[], str]) -> str:
         return kept.get(name) or make()
@@ -44,12 +54,14 @@ def compose(
         "COMPORTA_CONTROL_DSN": control.dsn(CONTROL_DATABASE),
         "COMPORTA_TARGET_DSN": target.dsn(CATALOGUE_DATABASE),
         "COMPORTA_SHADOW_DSN": shadow.dsn(CATALOGUE_DATABASE),
+        **{f"COMPORTA_{each.name.upper()}_DSN": each.dsn(CATALOGUE_DATABASE) for each in further},
         "COMPORTA_ARCHIVES": str(layout.archives),
         "COMPORTA_RELEASE": str(layout.project / "config" / "release.yaml"),
         "AIRFLOW_HOME": str(layout.airflow_home),
         "AIRFLOW_CONN_CONTROL": uri("postgres", control, CONTROL_DATABASE),
         "AIRFLOW_CONN_TARGET": uri("postgres", target, CATALOGUE_DATABASE),
         "AIRFLOW_CONN_SHADOW": uri("postgres", shadow, CATALOGUE_DATABASE),
+        **{f"AIRFLOW_CONN_{each.name.upper()}": uri("postgres", each, CATALOGUE_DATABASE) for each in further},
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": uri("postgresql+psycopg", control, AIRFLOW_DATABASE),
         "AIRFLOW__CORE__DAGS_FOLDER": str(layout.dags),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(layout.project / "plugins"),

@@ -22,13 +22,16 @@ from comporta.demo.load import CatalogueDiffers, CatalogueUnfinished
 from comporta.errors import ComportaError
 from comporta.local import environment, ports, supervisor
 from comporta.local.account import Account
-from comporta.local.cluster import CATALOGUE_DATABASE, CATALOGUE_SETTINGS, Cluster
+from comporta.local.cluster import CATALOGUE_DATABASE, CATALOGUE_SETTINGS, SHADOW_INITDB_OPTIONS, Cluster
 from comporta.local.databases import drop_catalogue, ensure_database, prepare_catalogue, prepare_control
 from comporta.local.environment import CONTROL_DATABASE, WEB_USER, WebPorts
 from comporta.local.layout import Layout, server_root
 from comporta.local.web import Airflow, TaskState
+from comporta.orchestration.wiring import SHADOW_POOL
+from comporta.settings import FURTHER_SHADOWS
 
 DRY_RUN_DAG = "stage2_dry_run"
+PROOFS_DAG = "stage3_rollback_validation"
 HEALTHY_WITHIN_S = 180.0
 DAG_KNOWN_WITHIN_S = 90.0
 RUN_WITHIN_S = 60 * 60.0
@@ -83,26 +86,42 @@ class Phases:
 
 @dataclass(frozen=True)
 class Clusters:
-    """The three servers of a local installation."""
+    """The three servers of a local installation, and further shadows where they were asked for."""
 
     root: Path
     control: Cluster
     target: Cluster
     shadow: Cluster
+    further: tuple[Cluster, ...] = ()
 
     @classmethod
-    def of(cls, layout: Layout) -> Clusters:
-        """The clusters of one checkout; nothing is made or started yet."""
+    def of(cls, layout: Layout, shadows: int = 1) -> Clusters:
+        """The clusters of one checkout, with as many ``shadows``, or those that are there if more; none is made yet."""
         root = server_root(layout.state / "pg", Account.current())
+        first = FIRST_SERVER_PORT + 2
+
+        def shadow(name: str, port: int) -> Cluster:
+            return Cluster(name, root / name, port, CATALOGUE_SETTINGS, initdb_options=SHADOW_INITDB_OPTIONS)
+
         return cls(
             root=root,
             control=Cluster("control", root / "control", FIRST_SERVER_PORT),
             target=Cluster("target", root / "target", FIRST_SERVER_PORT + 1, CATALOGUE_SETTINGS),
-            shadow=Cluster("shadow", root / "shadow", FIRST_SERVER_PORT + 2, CATALOGUE_SETTINGS),
+            shadow=shadow("shadow", first),
+            further=tuple(
+                shadow(name, first + number)
+                for number, name in enumerate(FURTHER_SHADOWS, start=1)
+                if number < shadows or (root / name).exists()
+            ),
         )
 
     def __iter__(self) -> Iterator[Cluster]:
-        return iter((self.control, self.target, self.shadow))
+        return iter((self.control, self.target, *self.shadows))
+
+    @property
+    def shadows(self) -> tuple[Cluster, ...]:
+        """As many proofs run side by side."""
+        return (self.shadow, *self.further)
 
     def bring_up(self) -> None:
         """Make what is missing and start what is down, side by side, each on a port of its own."""
@@ -126,11 +145,13 @@ class Starter:
     rows: int
     console: Console
     dag_id: str = DRY_RUN_DAG
+    shadows: int = 1
     phases: Phases = field(default_factory=Phases)
+    proofs_follow: bool = field(default=False, init=False)
 
     def run(self, *, again: bool) -> Path | None:
         """Bring everything up, dry-run the release, print the way on; returns the report's path."""
-        clusters = Clusters.of(self.layout)
+        clusters = Clusters.of(self.layout, self.shadows)
         with self._step("clusters"):
             clusters.bring_up()
         self._say_where(clusters)
@@ -142,6 +163,7 @@ class Starter:
             finally:
                 self._await(loading)
         self._sign_in(airflow)
+        self._make_ready(airflow, clusters)
         report = self._dry_run(airflow, again=again)
         self._close(airflow, report)
         return report
@@ -153,7 +175,13 @@ class Starter:
             self.console.print("ended what a killed supervisor had left behind")
         web = _web_ports(kept) if running and kept else self._choose_web_ports(kept)
         values = environment.compose(
-            self.layout, control=clusters.control, target=clusters.target, shadow=clusters.shadow, web=web, kept=kept
+            self.layout,
+            control=clusters.control,
+            target=clusters.target,
+            shadow=clusters.shadow,
+            further=clusters.further,
+            web=web,
+            kept=kept,
         )
         if running and values != kept:
             # Servers moved to other ports, or the settings of this version differ: Airflow reads its environment once.
@@ -179,7 +207,8 @@ class Starter:
     def _load_demo(self, clusters: Clusters) -> None:
         target = clusters.target.dsn(CATALOGUE_DATABASE)
         with self.phases.measure("demo catalogue (beside Airflow)"):
-            ensure_database(clusters.shadow.dsn(CATALOGUE_DATABASE))
+            for shadow in clusters.shadows:
+                ensure_database(shadow.dsn(CATALOGUE_DATABASE))
             try:
                 self._load_rows(target)
             except CatalogueUnfinished:
@@ -243,24 +272,30 @@ class Starter:
     def _sign_in(self, airflow: Airflow) -> None:
         airflow.sign_in(WEB_USER, json.loads(self.layout.passwords.read_text())[WEB_USER])
 
+    def _make_ready(self, airflow: Airflow, clusters: Clusters) -> None:
+        """Pools first, and STAGE 3 before the dry run that starts it: a DAG that is paused misses its asset for good."""
+        pools = json.loads((self.layout.project / "config" / "pools.json").read_text())
+        pools[SHADOW_POOL]["slots"] = len(clusters.shadows)
+        airflow.ensure_pools(pools)
+        for dag_id in dict.fromkeys((PROOFS_DAG, self.dag_id)):
+            airflow.wait_for_dag(dag_id, within_s=DAG_KNOWN_WITHIN_S)
+            airflow.unpause(dag_id)
+
     def _dry_run(self, airflow: Airflow, *, again: bool) -> Path | None:
         inputs = digest_of_inputs(self.layout.project)
         last = _LastRun.read(self.layout.state / "last-run.json")
-        airflow.wait_for_dag(self.dag_id, within_s=DAG_KNOWN_WITHIN_S)
         run_id = airflow.unfinished_run(self.dag_id)
         if run_id is None and not again and last and last.inputs == inputs and last.dag_id == self.dag_id:
             self.console.print(f"dry run {last.run_id} stands: scripts and settings are unchanged since")
             self.console.print("  `make dry-run` runs it once more")
             return Path(last.report) if last.report else None
         with self._step("dry run"):
-            airflow.ensure_pools(json.loads((self.layout.project / "config" / "pools.json").read_text()))
-            airflow.unpause(self.dag_id)
             started = time.time()
             run_id = run_id or airflow.trigger(self.dag_id)
             self.console.print(f"dry run {run_id}: {airflow.run_page(self.dag_id, run_id)}")
             for task in airflow.follow(self.dag_id, run_id, within_s=RUN_WITHIN_S):
                 self._show_task(task)
-        report = newest_report(self.layout.archives, since=started)
+        report = newest_report(self.layout.archives, stage=self.dag_id.partition("_")[0], since=started)
         if (state := airflow.run_state(self.dag_id, run_id)) != "success":
             reasons = "".join(f"\n  {reason}" for reason in airflow.why_failed(self.dag_id, run_id))
             self._close(airflow, report)
@@ -269,6 +304,7 @@ class Starter:
                 remedy=f"Everything stays up. Correct the cause, then run again or clear the task at\n"
                 f"{airflow.run_page(self.dag_id, run_id)}",
             )
+        self.proofs_follow = self.dag_id == DRY_RUN_DAG
         _LastRun(self.dag_id, run_id, inputs, str(report or "")).write(self.layout.state / "last-run.json")
         return report
 
@@ -291,12 +327,19 @@ class Starter:
         self.console.print(f"  {self.phases.total:7.1f} s  in all", highlight=False)
         self.console.print()
         self.console.print(f"Report:  {report or 'none was written'}", soft_wrap=True, highlight=False)
+        self.console.print(self._how_proofs_stand(airflow), soft_wrap=True, highlight=False)
         self.console.print(f"Web UI:  {airflow.address}", soft_wrap=True, highlight=False)
         self.console.print(self._how_to_sign_in(airflow), soft_wrap=True, highlight=False)
         self.console.print("`make status` shows what runs, `make stop` stops it.")
 
     def _how_to_sign_in(self, airflow: Airflow) -> str:
         return f"Sign in: at {airflow.address} as {WEB_USER}; the password is in {self.layout.passwords}"
+
+    def _how_proofs_stand(self, airflow: Airflow) -> str:
+        command = self.layout.project / ".venv" / "bin" / "comporta"
+        goes_on = self.proofs_follow or airflow.unfinished_run(PROOFS_DAG)
+        state = "STAGE 3 goes on in the background: every rollback is proved, at" if goes_on else "STAGE 3 is at"
+        return f"Proofs:  {state} {airflow.address}/dags/{PROOFS_DAG}\n         `{command} proofs` says which are valid now"
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -341,9 +384,9 @@ def digest_of_inputs(project: Path) -> str:
     return digest.hexdigest()
 
 
-def newest_report(archives: Path, *, since: float) -> Path | None:
-    """The newest HTML report written after ``since`` (Unix seconds), None when there is none."""
-    found = [path for path in archives.glob("*/**/*.html") if path.stat().st_mtime >= since - 1]
+def newest_report(archives: Path, *, stage: str, since: float) -> Path | None:
+    """The newest HTML report of a stage written after ``since`` (Unix seconds), None when there is none."""
+    found = [path for path in archives.glob(f"*/{stage}-*/*.html") if path.stat().st_mtime >= since - 1]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 

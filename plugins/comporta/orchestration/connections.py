@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import BaseHook, Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
 from psycopg.conninfo import make_conninfo
 
-from comporta.settings import Settings, load_settings
+from comporta.settings import FURTHER_SHADOWS, Settings, load_settings
 
 
 def settings_from_airflow() -> Settings:
-    """The project's settings with the three servers taken from the connections control, target and shadow."""
+    """The project's settings with the servers taken from the connections control, target, shadow, and shadow_2 to shadow_4
+    where those are made."""
     servers = {f"{name}_dsn": conninfo(BaseHook.get_connection(name)) for name in ("control", "target", "shadow")}
-    return load_settings().model_copy(update=servers)
+    further = {f"{name}_dsn": _conninfo_if_made(name) for name in FURTHER_SHADOWS}
+    return load_settings().model_copy(update=servers | further)
+
+
+def _conninfo_if_made(name: str) -> str:
+    try:
+        return conninfo(BaseHook.get_connection(name))
+    except AirflowNotFoundException:
+        return ""
 
 
 def conninfo(connection: Connection) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -21,5 +23,35 @@ class ChangeOutline:
 
 def change_outlines() -> tuple[ChangeOutline, ...]:
     """The changes of ``config/release.yaml`` in their order; the full, checked release is loaded inside the tasks."""
-    content = yaml.safe_load((project_root() / "config" / "release.yaml").read_text(encoding="utf-8"))
-    return tuple(ChangeOutline(name, entry["title"]) for name, entry in content["changes"].items())
+    return tuple(ChangeOutline(name, entry["title"]) for name, entry in _release()["changes"].items())
+
+
+def scenario_names() -> tuple[str, ...]:
+    """The scenarios that every rollback is proved under."""
+    return tuple(_release().get("proof", {}).get("scenarios", ("restore",)))
+
+
+def order_names() -> tuple[str, ...]:
+    """The subjects of ``validation.model.order_subjects`` by name; none where the release does without them."""
+    content = _release()
+    requires = {name: set(entry.get("requires", ())) for name, entry in content["changes"].items()}
+    names: list[str] = []
+    for change in requires if content.get("proof", {}).get("orders", True) else ():
+        if dependants := _dependants(change, requires):
+            names.append(f"{change} with {', '.join(dependants)} on it")
+        names.append(f"{change} out of all")
+    return tuple(names)
+
+
+def _dependants(change: str, requires: Mapping[str, set[str]]) -> list[str]:
+    """What stands on ``change``, directly or not, in the order of the release, which lists a change after its needs."""
+    family = {change}
+    for name, needed in requires.items():
+        if needed & family:
+            family.add(name)
+    return [name for name in requires if name in family - {change}]
+
+
+def _release() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((project_root() / "config" / "release.yaml").read_text(encoding="utf-8"))
+    return content

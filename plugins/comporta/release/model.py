@@ -61,6 +61,11 @@ class ProofPlan(_Strict):
     obstacle_s: Annotated[float, Field(gt=0, le=600)] = 6.0
     longest_wait_ms: Milliseconds = 500
 
+    @property
+    def conditions(self) -> dict[str, float]:
+        """What a proof was made under, by name: less than the release asks for is another proof."""
+        return {name: getattr(self, name) for name in ("reads_per_s", "writes_per_s", "obstacle_s", "longest_wait_ms")}
+
 
 class _ChangeEntry(_Strict):
     stem: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]

@@ -130,7 +130,12 @@ class Validation:
             except ComportaError as error:
                 proof = self._unmade(task, error, started)
         self.folder.write(_file_of(task), proof.to_dict())
-        payload = {"verdict": proof.verdict, "seconds": round(proof.seconds, 3), **ledger_payload(proof)}
+        payload = {
+            "verdict": proof.verdict,
+            "seconds": round(proof.seconds, 3),
+            "conditions": self.plan.conditions,
+            **ledger_payload(proof),
+        }
         self._record(EventType.PROOF_RECORDED, f"{proof.subject}/{proof.scenario}", payload)
         self.say(f"{task}: {proof.verdict} ({proof.seconds:.1f} s)" + "".join(f"\n  {each}" for each in proof.reasons))
         return proof

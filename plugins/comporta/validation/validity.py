@@ -91,7 +91,8 @@ def validity(
         return drift(then, records.facts.get((record.stream, then)))
 
     return [
-        _status(subject, scenario, records, _digests(release, subject), since) for subject, scenario in _owed(release)
+        _status(subject, scenario, records, _digests(release, subject), release.proof.conditions, since)
+        for subject, scenario in _owed(release)
     ]
 
 
@@ -143,17 +144,21 @@ def _status(
     scenario: str,
     records: _Records,
     scripts: Mapping[str, Mapping[str, str]],
+    conditions: Mapping[str, float],
     drift: Callable[[Event], Sequence[str]],
 ) -> ProofStatus:
     found = records.proofs.get(f"{subject.name}/{scenario}")
     if not found:
         return ProofStatus(subject.name, scenario, "missing", ("never proved",))
-    of_today = next((each for each in found if each.payload.get("scripts") == scripts), None)
-    record = of_today or found[0]
+    same_scripts = [each for each in found if each.payload.get("scripts") == scripts]
+    of_today = next((each for each in same_scripts if each.payload.get("conditions") == conditions), None)
+    record = of_today or (same_scripts or found)[0]
     state: State
     reasons: Sequence[str]
-    if of_today is None:
+    if not same_scripts:
         state, reasons = "stale", _changed(record.payload.get("scripts") or {}, scripts)
+    elif of_today is None:
+        state, reasons = "stale", _other_conditions(record.payload.get("conditions") or {}, conditions)
     elif record.payload.get("verdict") != Verdict.HOLDS:
         state, reasons = "failed", [_failure(record)]
     else:
@@ -207,6 +212,14 @@ def _changed_scripts(owner: str, then: Mapping[str, str], now: Mapping[str, str]
             yield f"{script} is gone"
         elif then[name] != now[name]:
             yield f"{script} changed since ({then[name][:6]}.. -> {now[name][:6]}..)"
+
+
+def _other_conditions(then: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
+    return [
+        f"made with {name} = {then.get(name, 'unknown')}; the release asks for {value}"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]
 
 
 def _failure(record: Event) -> str:
