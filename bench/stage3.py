@@ -37,7 +37,7 @@ def main() -> None:
     options = _options()
     with ExitStack() as stack:
         target, shadow = own_servers(stack, options.rows)
-        control = with_database(shadow, "comporta_bench")
+        control = with_database(target, "comporta_bench")
         prepare_control(control, project_root())
         settings = Settings(
             home=project_root(),

@@ -1,5 +1,5 @@
 -- Purpose:     facts of the database itself: settings, schemas, extensions and their members, publications, subscriptions, event triggers,
---              foreign servers, languages, and the roles that this database mentions.
+--              foreign servers, languages, and the roles of the server.
 -- Requires:    search_path = pg_catalog, so that every other name comes out qualified.
 -- Locks:       none.
 -- Transaction: yes, read only.
@@ -7,12 +7,8 @@
 -- The database goes by "this database", so that a clone under another name compares equal.
 -- Connection strings and user mapping options may hold passwords: digests only, or nothing.
 
-with mentioned as (
-    select r.* from pg_roles r
-    where r.rolname !~ '^pg_'
-      and r.oid in (select s.refobjid from pg_shdepend s
-                    where s.refclassid = 'pg_authid'::regclass
-                      and s.dbid = (select oid from pg_database where datname = current_database()))
+with own_role as (
+    select r.* from pg_roles r where r.rolname !~ '^pg_'
 )
 select 'database' as kind, 'this database' as name, p.property, p.value
 from pg_database d
@@ -32,10 +28,10 @@ select case when s.setrole = 0 then 'database' else 'role' end,
 from pg_db_role_setting s
 cross join lateral unnest(s.setconfig) as c (item)
 where s.setdatabase = (select oid from pg_database where datname = current_database())
-   or (s.setdatabase = 0 and s.setrole in (select oid from mentioned))
+   or (s.setdatabase = 0 and s.setrole in (select oid from own_role))
 union all
 select 'role', m.rolname, p.property, p.value
-from mentioned m
+from own_role m
 cross join lateral (values
     ('attributes', concat_ws(', ', case when m.rolsuper then 'superuser' end, case when m.rolinherit then 'inherit' end,
         case when m.rolcreaterole then 'createrole' end, case when m.rolcreatedb then 'createdb' end, case when m.rolcanlogin then 'login' end,
@@ -47,7 +43,7 @@ where p.value is not null
 union all
 select distinct on (m.rolname, x.member) 'role', m.rolname, 'member ' || pg_get_userbyid(x.member),
        case when bool_or(x.admin_option) over (partition by x.roleid, x.member) then 'with admin option' else 'present' end
-from mentioned m
+from own_role m
 join pg_auth_members x on x.roleid = m.oid
 union all
 select 'schema', n.nspname, 'owner', pg_get_userbyid(n.nspowner)::text
@@ -66,16 +62,18 @@ cross join lateral (values
 ) as p (property, value)
 where p.value is not null
 union all
--- Most members are functions, and pg_describe_object is slow on thousands of them.
+-- Most members are functions, and pg_describe_object is slow on thousands of them. A member function can be altered in place.
 select 'extension', e.extname,
        'member ' || case when d.classid = 'pg_proc'::regclass then 'function ' || d.objid::regprocedure::text
                          when d.classid = 'pg_class'::regclass then 'relation ' || d.objid::regclass::text
                          when d.classid = 'pg_operator'::regclass then 'operator ' || d.objid::regoperator::text
                          when d.classid = 'pg_type'::regclass then 'type ' || d.objid::regtype::text
                          else pg_describe_object(d.classid, d.objid, d.objsubid) end,
-       'present'
+       coalesce('digest ' || md5(concat_ws(' ', f.prosrc, f.probin, f.provolatile, f.proisstrict, f.prosecdef, f.proleakproof, f.proparallel,
+                                           f.procost, f.prorows, f.proconfig)), 'present')
 from pg_extension e
 join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid and d.deptype = 'e'
+left join pg_proc f on d.classid = 'pg_proc'::regclass and f.oid = d.objid
 union all
 select 'publication', b.pubname, p.property, p.value
 from pg_publication b

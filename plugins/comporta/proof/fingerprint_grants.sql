@@ -128,7 +128,8 @@ union all
 select case i.type when 'table column' then 'column' when 'view column' then 'column' when 'materialized view column' then 'column'
                    when 'foreign table column' then 'column' when 'table constraint' then 'constraint' when 'domain constraint' then 'constraint'
                    when 'composite type' then 'type' else i.type end,
-       i.identity, 'comment', d.description
+       -- The name that every other fact of a function goes by.
+       case when d.classoid = 'pg_proc'::regclass then d.objoid::regprocedure::text else i.identity end, 'comment', d.description
 from pg_description d
 cross join lateral pg_identify_object(d.classoid, d.objoid, d.objsubid) i
 where (d.objoid >= 16384 or (d.classoid = 'pg_namespace'::regclass and d.objoid = (select oid from pg_namespace where nspname = 'public')))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from psycopg import sql
 
@@ -33,14 +34,17 @@ class Images:
 
     def reset(self, layers: Sequence[Layer], owner: str, say: OnProgress = lambda _: None) -> str:
         """Make the clone in use a fresh copy of the image with ``layers``, made first where it is missing; its dsn."""
-        name = self.name(layers)
-        if not self._has(name):
-            self._make(layers, name, owner, say)
-        return self.shadow.reset(name, owner)
+        if not self.has(layers):
+            self._make(layers, owner, say)
+        return self.shadow.reset(self.name(layers), owner)
+
+    def has(self, layers: Sequence[Layer]) -> bool:
+        """True when the image is there."""
+        return self.name(layers) in self._existing()
 
     def build(self, layers: Sequence[Layer], owner: str, say: OnProgress = lambda _: None) -> str:
         """Make the clone in use one on which ``layers`` stand, from the nearest image, without keeping it; its dsn."""
-        depth = next(n for n in range(len(layers), -1, -1) if n == 0 or self._has(self.name(layers[:n])))
+        depth = next(n for n in range(len(layers), -1, -1) if n == 0 or self.has(layers[:n]))
         dsn = self.reset(layers[:depth], owner, say)
         self._apply(dsn, layers[depth:], say)
         return dsn
@@ -53,7 +57,7 @@ class Images:
                 if name not in names:
                     conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
-    def _make(self, layers: Sequence[Layer], name: str, owner: str, say: OnProgress) -> None:
+    def _make(self, layers: Sequence[Layer], owner: str, say: OnProgress) -> None:
         if layers:
             dsn = self.build(layers, owner, say)
         else:
@@ -63,7 +67,7 @@ class Images:
                     run_script(conn, script)
         with connect(dsn, name="comporta/image") as conn:
             conn.execute("vacuum (analyze)")
-        self._keep(name, layers)
+        self._keep(layers)
 
     def _apply(self, dsn: str, layers: Sequence[Layer], say: OnProgress) -> None:
         for layer in layers:
@@ -71,8 +75,8 @@ class Images:
             with connect(dsn, name="comporta/image") as conn:
                 run_script(conn, layer.apply)
 
-    def _keep(self, name: str, layers: Sequence[Layer]) -> None:
-        clone = self.shadow.database
+    def _keep(self, layers: Sequence[Layer]) -> None:
+        clone, name = self.shadow.database, self.name(layers)
         standing = ", ".join(layer.name for layer in layers) or "nothing"
         with self.shadow.maintenance() as conn:
             conn.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (clone,))
@@ -80,9 +84,6 @@ class Images:
             conn.execute(
                 sql.SQL("comment on database {} is {}").format(sql.Identifier(name), f"comporta: {standing} applied")
             )
-
-    def _has(self, name: str) -> bool:
-        return name in self._existing()
 
     def _existing(self) -> list[str]:
         with self.shadow.maintenance() as conn:
@@ -93,6 +94,12 @@ class Images:
                 )
             ]
 
+    @cached_property
+    def _golden_oid(self) -> str:
+        with self.shadow.maintenance() as conn:
+            row = conn.execute("select oid from pg_database where datname = %s", (self.shadow.golden,)).fetchone()
+        return str(row)
+
     @property
     def prefix(self) -> str:
         """How the name of every image begins."""
@@ -100,7 +107,9 @@ class Images:
 
     def name(self, layers: Sequence[Layer]) -> str:
         """The image's database: the digest of the golden copy's identity and of every script that makes the image."""
-        with self.shadow.maintenance() as conn:
-            row = conn.execute("select oid from pg_database where datname = %s", (self.shadow.golden,)).fetchone()
-        digests = [str(row), *(script.sha256 for script in self.support), *(layer.apply.sha256 for layer in layers)]
+        digests = [
+            self._golden_oid,
+            *(script.sha256 for script in self.support),
+            *(layer.apply.sha256 for layer in layers),
+        ]
         return self.prefix + hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]

@@ -42,15 +42,15 @@ class Evidence:
         return Verdict.FAILS if found else Verdict.HOLDS
 
 
-def whole_checksums(golden_dsn: str) -> Sums:
-    """Checksums of every table of the golden copy, but for what Comporta keeps there for itself."""
-    with connect(golden_dsn, name="comporta/checksum") as conn:
+def whole_checksums(source_dsn: str) -> Sums:
+    """Checksums of every table of the golden copy or an image, but for the schema ``comporta``."""
+    with connect(source_dsn, name="comporta/checksum") as conn:
         sums = checksum_tables(conn)
     return _plain({name: each for name, each in sums.items() if not name.startswith("comporta.")})
 
 
-def compare_rows(golden_dsn: str, dsn: str, records: Sequence[TrafficRecord], *, whole: Sums) -> Evidence:
-    """Compare the clone with the golden copy, table by table: the rows that no write of ``records`` touched.
+def compare_rows(source_dsn: str, dsn: str, records: Sequence[TrafficRecord], *, whole: Sums) -> Evidence:
+    """Compare the clone with what it was copied from, table by table: the rows that no write of ``records`` touched.
 
     Those that were touched are judged by the log of the writes: each acknowledged one must show.
     """
@@ -60,11 +60,11 @@ def compare_rows(golden_dsn: str, dsn: str, records: Sequence[TrafficRecord], *,
         late = None
         expected = {name: TableChecksum(*sums) for name, sums in whole.items()}
     else:
-        expected = _sum_up(golden_dsn, list(whole), late)
+        expected = _sum_up(source_dsn, list(whole), late)
     found = _sum_up(dsn, list(whole), late)
     lost: list[str] = []
     if record and late:
-        lost = [*map(str, lost_writes(dsn, record)), *missing_edits(dsn, record, last_edit(golden_dsn))]
+        lost = [*map(str, lost_writes(dsn, record)), *missing_edits(dsn, record, last_edit(source_dsn))]
     reasons = [str(each) for each in diff_checksums(expected, found)]
     if lost:
         reasons.append(f"{len(lost)} acknowledged write(s) lost, such as: {lost[0]}")

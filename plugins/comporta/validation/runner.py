@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from comporta.demo.traffic import Traffic
-from comporta.errors import ComportaError, ConfigurationError
+from comporta.errors import ComportaError, ConfigurationError, UnsafeTarget
 from comporta.ledger import EventType, Ledger, NewEvent
-from comporta.postgres.connection import connect, describe, with_database
+from comporta.postgres.connection import connect, describe, identify, with_database
 from comporta.postgres.script import Script
 from comporta.proof import fingerprint
-from comporta.proof.fingerprint import Fingerprint
 from comporta.release.model import Change, ProofPlan, Release, load_release
 from comporta.reports.folder import RunFolder
 from comporta.reports.page import Report
@@ -35,11 +34,13 @@ from comporta.validation.faults import FaultNotPossible
 from comporta.validation.model import Proof, Subject, Verdict, order_subjects, standard_subjects
 from comporta.validation.report import write_proof_report
 from comporta.validation.scenarios import Scenario, load_scenarios
+from comporta.validation.state import State, take_state
 from comporta.validation.trial import Step, Trial, TrialFailed, TrialImpossible
 
 STAGE = "stage3"
 WORKFLOW = "rollback_validation"
 ORDER = "order"
+SHOWN = 5
 Say = Callable[[str], None]
 
 
@@ -78,6 +79,7 @@ class Validation:
         """Look at the target, and see to it that every shadow has a golden copy of it; both repeatable."""
         for dsn in self.shadow_dsns:
             Shadow(self.target_dsn, dsn).check()
+            self._refuse_control_on(dsn)
         with connect(self.target_dsn, name="comporta/fingerprint") as target:
             seen = fingerprint.take(target)
         digest = seen.digest_without(fingerprint.SEQUENCE_POSITIONS, "roles")
@@ -185,12 +187,13 @@ class Validation:
         target = target_digest(self.target_dsn)
         self._ensure_golden(shadow, target)
         reference = self._reference(images, task.subject, owner)
-        dsn = images.reset(self.layers(task.subject.base), owner, self.say)
-        trial = self._trial(task.subject, dsn, shadow, reference)
-        before = trial.fingerprint()
-        trial.expected = reference or before
-        evidence = self._run(task.scenario, trial, shadow)
-        after = trial.fingerprint()
+        base = self.layers(task.subject.base)
+        dsn = images.reset(base, owner, self.say)
+        before = take_state(dsn, task.subject.backward)
+        trial = self._trial(task.subject, dsn, shadow, reference or before)
+        source = self._source(images, task)
+        evidence = self._run(task.scenario, trial, with_database(shadow.shadow_dsn, source))
+        after = take_state(dsn, task.subject.backward)
         self._judge(trial, after, exactly=not task.scenario.writes)
         return Proof(
             subject=task.subject.name,
@@ -200,9 +203,9 @@ class Validation:
             reasons=(*trial.reasons, *evidence.reasons),
             scripts=self._digests(task.subject),
             target=target,
-            before=_moment(before),
-            applied=_moment(trial.applied) if trial.applied else "",
-            after=_moment(after),
+            before=before.digest,
+            applied=trial.applied.digest if trial.applied else "",
+            after=after.digest,
             checksums_before=evidence.before,
             checksums_after=evidence.after,
             started=started,
@@ -217,6 +220,17 @@ class Validation:
             shadow=describe(dsn),
             rows=evidence.rows,
         )
+
+    def _refuse_control_on(self, shadow_dsn: str) -> None:
+        with (
+            connect(self.control_dsn, name="comporta/validation") as control,
+            connect(with_database(shadow_dsn, "postgres"), name="comporta/validation") as shadow,
+        ):
+            if identify(control).system_identifier == identify(shadow).system_identifier:
+                raise UnsafeTarget(
+                    f"the control database is on the shadow server {describe(shadow_dsn)}, which proofs crash on purpose",
+                    remedy="Give the control database, or the shadow, a server of its own. Nothing was changed.",
+                )
 
     def _unmade(self, task: Task, error: ComportaError, started: float) -> Proof:
         return Proof(
@@ -236,8 +250,8 @@ class Validation:
             seconds=time.time() - started,
         )
 
-    def _run(self, scenario: Scenario, trial: Trial, shadow: Shadow) -> Evidence:
-        """Let the scenario make its trouble beside the traffic, then look at every row."""
+    def _run(self, scenario: Scenario, trial: Trial, source: str) -> Evidence:
+        """Let the scenario make its trouble beside the traffic, then look at every row of what it started from."""
         reads = self.plan.reads_per_s
         writes = self.plan.writes_per_s if scenario.writes else 0
         impossible = False
@@ -251,19 +265,17 @@ class Validation:
                 impossible = True
                 trial.reasons.append(failed.message)
             record = traffic.stop() if traffic else None
-        golden = with_database(shadow.shadow_dsn, shadow.golden)
         records = [*([record] if record else []), *trial.late]
-        evidence = compare_rows(golden, trial.dsn, records, whole=self._whole_of(shadow))
+        evidence = compare_rows(source, trial.dsn, records, whole=self._whole_of(source))
         return replace(evidence, impossible=impossible, felt=summarise(records, trial, excuse=scenario.crashes))
 
-    def _judge(self, trial: Trial, after: Fingerprint, *, exactly: bool) -> None:
-        ignore = () if exactly else (fingerprint.SEQUENCE_PROGRESS,)
-        found = [str(each) for each in fingerprint.diff(trial.expected, after, ignore=ignore)]
+    def _judge(self, trial: Trial, after: State, *, exactly: bool) -> None:
+        found = trial.expected.differences(after, exactly=exactly)
         if found:
             trial.differences += found
-            trial.reasons.append(f"{len(found)} difference(s) in the catalogue, such as: {found[0]}")
+            trial.reasons.append(f"{len(found)} difference(s) in the catalogue, such as: {'; '.join(found[:SHOWN])}")
 
-    def _trial(self, subject: Subject, dsn: str, shadow: Shadow, reference: Fingerprint | None) -> Trial:
+    def _trial(self, subject: Subject, dsn: str, shadow: Shadow, expected: State) -> Trial:
         change = self.release.change
         return Trial(
             dsn=dsn,
@@ -271,22 +283,26 @@ class Validation:
             forward=tuple(Step(name, "apply", change(name).apply) for name in subject.forward),
             verifications=tuple(Step(name, "verify", change(name).verify) for name in subject.forward),
             backward=tuple(Step(name, "rollback", change(name).rollback) for name in subject.backward),
-            expected=reference or Fingerprint({}),
+            expected=expected,
             tables=tuple(dict.fromkeys(table for name in subject.backward for table in change(name).tables)),
             plan=self.plan,
             say=self.say,
         )
 
-    def _reference(self, images: Images, subject: Subject, owner: str) -> Fingerprint | None:
+    def _source(self, images: Images, task: Task) -> str:
+        """The database whose rows must be found again: where nobody writes, also in tables that changes made for themselves."""
+        reference = self.layers(task.subject.reference)
+        exact = not task.scenario.writes and images.has(reference)
+        return images.name(reference) if exact else images.shadow.golden
+
+    def _reference(self, images: Images, subject: Subject, owner: str) -> State | None:
         """What the catalogue must be like afterwards; None where that is what it is like before."""
         if subject.reference == subject.base:
             return None
         name = images.name(self.layers(subject.reference)).replace(images.prefix, "reference_")
         if self.folder.has(name):
-            return Fingerprint.from_json(self.folder.read(name))
-        dsn = images.build(self.layers(subject.reference), owner, self.say)
-        with connect(dsn, name="comporta/fingerprint") as conn:
-            taken = fingerprint.take(conn)
+            return State.from_json(self.folder.read(name))
+        taken = take_state(images.build(self.layers(subject.reference), owner, self.say), subject.backward)
         self.folder.write(name, taken.as_json())
         return taken
 
@@ -298,12 +314,11 @@ class Validation:
         bases = {subject.base for subject in subjects}
         Images(shadow, self.release.support).drop_others(map(self.layers, bases))
 
-    def _whole_of(self, shadow: Shadow) -> Mapping[str, Sequence[Any]]:
-        """Checksums of the golden copy, summed up once: they stay as they are."""
-        key = shadow.shadow_dsn
-        if key not in self._whole:
-            self._whole[key] = whole_checksums(with_database(shadow.shadow_dsn, shadow.golden))
-        return self._whole[key]
+    def _whole_of(self, source: str) -> Mapping[str, Sequence[Any]]:
+        """Checksums of the golden copy or of an image, summed up once: they stay as they are."""
+        if source not in self._whole:
+            self._whole[source] = whole_checksums(source)
+        return self._whole[source]
 
     def _digests(self, subject: Subject) -> dict[str, dict[str, str]]:
         scripts = {name: self.release.change(name).digests for name in subject.changes}
@@ -412,10 +427,6 @@ def _with_rollback(release: Release, only: Sequence[str], file: Path) -> Release
         )
     changed: Change = replace(release.change(only[0]), rollback=Script.read(file))
     return replace(release, changes=tuple(changed if each.name == changed.name else each for each in release.changes))
-
-
-def _moment(taken: Fingerprint) -> str:
-    return taken.digest_without(fingerprint.SEQUENCE_POSITIONS)
 
 
 def _file_of(task: Task) -> str:

@@ -19,11 +19,10 @@ from comporta.errors import ComportaError, StatementFailed, UnreachableServer
 from comporta.postgres.connection import Connection, connect
 from comporta.postgres.execution import ScriptProgress, run_script
 from comporta.postgres.script import Script, Statement
-from comporta.proof import fingerprint
-from comporta.proof.fingerprint import Fingerprint
 from comporta.release.model import ProofPlan
 from comporta.validation.faults import terminate
 from comporta.validation.model import Fault, Phase
+from comporta.validation.state import State, take_state
 
 Say = Callable[[str], None]
 # A script that hangs ends its proof, not the run.
@@ -85,7 +84,7 @@ class Trial:
     forward: tuple[Step, ...]
     verifications: tuple[Step, ...]
     backward: tuple[Step, ...]
-    expected: Fingerprint
+    expected: State
     tables: tuple[str, ...]
     plan: ProofPlan
     say: Say
@@ -96,7 +95,7 @@ class Trial:
     notes: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
-    applied: Fingerprint | None = None
+    applied: State | None = None
 
     def apply(self) -> None:
         """Apply what is to be rolled back, and verify it; TrialFailed when either stops."""
@@ -110,8 +109,8 @@ class Trial:
             self.complete(step, on_moment)
 
     def note_applied(self) -> None:
-        """Take the fingerprint of the applied state, once."""
-        self.applied = self.applied or self.fingerprint()
+        """Look at the applied catalogue, once."""
+        self.applied = self.applied or self.state()
 
     def complete(self, step: Step, on_moment: OnMoment = lambda _: None) -> Phase:
         """Run a script that must come to its end; TrialFailed names statement and error when it does not."""
@@ -164,20 +163,23 @@ class Trial:
         self.faults.append(cutting.fault)
         return cutting.was_inside
 
-    def fingerprint(self) -> Fingerprint:
-        """The fingerprint of the clone as it is now."""
-        with connect(self.dsn, name="comporta/fingerprint") as conn:
-            return fingerprint.take(conn)
+    def state(self) -> State:
+        """The clone's catalogue as it is now."""
+        return take_state(self.dsn, [step.change for step in self.backward])
 
     def relations(self) -> tuple[str, ...]:
         """What a rollback may have to wait for: the tables of its changes, and tables and views that it will take away."""
-        made = () if self.applied is None else self.applied.facts.keys() - self.expected.facts.keys()
+        made = (
+            ()
+            if self.applied is None
+            else (self.applied.fingerprint.facts.keys() - self.expected.fingerprint.facts.keys())
+        )
         found = sorted(name for kind, name in made if kind in _READABLE and not name.startswith("comporta"))
         return tuple(dict.fromkeys((*self.tables, *found)))
 
     def check_restored(self, when: str) -> None:
         """TrialFailed names what is not as it must be; sequences may have moved on under traffic."""
-        found = fingerprint.diff(self.expected, self.fingerprint(), ignore=[fingerprint.SEQUENCE_PROGRESS])
+        found = self.expected.differences(self.state(), exactly=False)
         if found:
             self.differences += [f"{when}: {each}" for each in found]
             raise TrialFailed(f"{when}, {len(found)} propert{'y is' if len(found) == 1 else 'ies are'} not as before")
