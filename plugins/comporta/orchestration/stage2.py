@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from comporta.errors import ComportaError
 from comporta.orchestration.assets import DRY_RUN
-from comporta.orchestration.connections import settings_from_airflow
 from comporta.orchestration.report_link import REPORT_KEY, ReportOperator, report_address
+from comporta.orchestration.stage_run import stage_run
 
 if TYPE_CHECKING:
     from comporta.dryrun.rehearsal import Rehearsal
@@ -23,26 +22,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def _rehearsal() -> Iterator[Rehearsal]:
-    """This run's rehearsal. What a person must put right is not retried: the same input gives the same answer."""
     # The DAG processor reads this module again and again: what draws plots and parses SQL is loaded in the task only.
     from comporta.dryrun.rehearsal import open_rehearsal
 
-    context: Any = get_current_context()
-    run = context["dag_run"]
-    settings = settings_from_airflow()
-    try:
-        with open_rehearsal(
-            settings,
-            run_id=run.run_id,
-            started=run.run_after,
-            actor=f"airflow:{getattr(run, 'triggering_user_name', None) or 'scheduler'}",
-            say=log.info,
-            keep_clone=context["params"]["keep_clone"],
-            rates={name: context["params"][name] for name in ("reads_per_s", "writes_per_s")},
-        ) as rehearsal:
-            yield rehearsal
-    except ComportaError as error:
-        raise AirflowFailException(str(error)) from error
+    with stage_run(open_rehearsal, "keep_clone") as rehearsal:
+        yield rehearsal
 
 
 @task

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
-from comporta.errors import ComportaError
 from comporta.orchestration.assets import ROLLBACK_PROOFS
 from comporta.orchestration.connections import settings_from_airflow
 from comporta.orchestration.report_link import REPORT_KEY, ReportOperator, report_address
+from comporta.orchestration.stage_run import stage_run
 
 if TYPE_CHECKING:
     from comporta.validation.runner import Validation
@@ -28,26 +28,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def _validation() -> Iterator[Validation]:
-    """This run's validation. What a person must put right is not retried: the same input gives the same answer."""
     # The DAG processor reads this module again and again: what draws plots and parses SQL is loaded in the task only.
     from comporta.validation.runner import open_validation
 
-    context: Any = get_current_context()
-    run = context["dag_run"]
-    settings = settings_from_airflow()
-    try:
-        with open_validation(
-            settings,
-            run_id=run.run_id,
-            started=run.run_after,
-            actor=f"airflow:{getattr(run, 'triggering_user_name', None) or 'scheduler'}",
-            say=log.info,
-            fresh_clone=context["params"]["fresh_clone"],
-            rates={name: context["params"][name] for name in ("reads_per_s", "writes_per_s")},
-        ) as validation:
-            yield validation
-    except ComportaError as error:
-        raise AirflowFailException(str(error)) from error
+    with stage_run(open_validation, "fresh_clone") as validation:
+        yield validation
 
 
 def _give_way_to_a_dry_run() -> None:

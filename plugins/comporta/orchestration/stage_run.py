@@ -1,0 +1,40 @@
+"""What every stage's tasks do alike: open the stage for this DAG run, and turn our errors into Airflow's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowFailException
+
+from comporta.errors import ComportaError
+from comporta.orchestration.connections import settings_from_airflow
+
+Stage = TypeVar("Stage")
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def stage_run(open_stage: Callable[..., AbstractContextManager[Stage]], *options: str) -> Iterator[Stage]:
+    """The stage of this DAG run, with the trigger form's rates and further ``options`` by name.
+
+    What a person must put right is not retried: the same input gives the same answer.
+    """
+    context: Any = get_current_context()
+    run, params = context["dag_run"], context["params"]
+    try:
+        with open_stage(
+            settings_from_airflow(),
+            run_id=run.run_id,
+            started=run.run_after,
+            actor=f"airflow:{getattr(run, 'triggering_user_name', None) or 'scheduler'}",
+            say=log.info,
+            rates={name: params[name] for name in ("reads_per_s", "writes_per_s")},
+            **{name: params[name] for name in options},
+        ) as stage:
+            yield stage
+    except ComportaError as error:
+        raise AirflowFailException(str(error)) from error
