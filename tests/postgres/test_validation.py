@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from comporta.errors import ConfigurationError
+from comporta.errors import ConfigurationError, UnsafeTarget
 from comporta.ledger import EventType, Ledger
 from comporta.local.databases import prepare_control
-from comporta.postgres.connection import connect
+from comporta.postgres.connection import connect, with_database
 from comporta.release.model import load_release
 from comporta.settings import Settings
 from comporta.shadow.clone import CloneTaken, Shadow
@@ -155,6 +155,44 @@ def test_a_rollback_that_stops_is_told_with_file_and_statement(
     assert verdict == "stop"
     assert "WRONG_OPT5.sql" in proof.reasons[0]
     assert "division by zero" in proof.reasons[0]
+
+
+def test_a_rollback_that_takes_a_table_along_fails_in_words(settings: Settings, say: list[str], tmp_path: Path) -> None:
+    file = wrong(tmp_path, "OPT5", after="drop table catalogue.edits; drop table catalogue.annotations;")
+    with proving(settings, say, "drops", only=["OPT5"], scenarios=["late_writes"], rollback=file) as validation:
+        _, verdict = validation.run_all()
+        (proof,) = validation.proofs()
+    assert (proof.verdict, verdict) == (Verdict.FAILS, "stop")
+    assert any("table catalogue.edits: expected present, found absent" in each for each in proof.differences)
+    assert any("the rows cannot be compared" in reason for reason in proof.reasons)
+
+
+def test_a_shadow_that_is_away_leaves_no_data_and_the_other_proofs_are_made(
+    servers: Any, settings: Settings, say: list[str]
+) -> None:
+    with proving(settings, say, "away", only=["OPT5"], scenarios=["restore"]) as validation:
+        validation.prepare()
+        servers.shadow.stop("fast")
+        try:
+            (task,) = validation.tasks
+            proof = validation.prove(task)
+        finally:
+            servers.shadow.start()
+        assert proof.verdict == Verdict.NO_DATA
+        assert "cannot connect" in proof.reasons[0]
+        assert validation.prove(task).verdict == Verdict.HOLDS
+
+
+def test_a_control_database_on_the_shadow_is_refused_before_anything_crashes(
+    settings: Settings, say: list[str]
+) -> None:
+    control = with_database(settings.require("shadow"), "postgres")
+    moved = settings.model_copy(update={"control_dsn": control})
+    with (
+        pytest.raises(UnsafeTarget, match="the control database is on the shadow server"),
+        proving(moved, say, "control", only=["OPT5"], scenarios=["restore"], record=False) as validation,
+    ):
+        validation.prepare()
 
 
 def test_a_scenario_that_cannot_make_its_trouble_is_no_data_and_no_pass(settings: Settings, say: list[str]) -> None:

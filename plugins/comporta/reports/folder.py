@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +30,7 @@ class RunFolder:
     def write(self, name: str, record: Any) -> Path:
         """Write ``name.json`` whole or not at all."""
         file = self.path / f"{name}.json"
-        part = file.with_suffix(".part")
+        part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")  # two may write the same at once
         part.write_text(json.dumps(record, indent=1, default=str, ensure_ascii=False), encoding="utf-8")
         part.replace(file)
         return file

@@ -7,6 +7,7 @@ each shadow server at a time). The target is only read.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,6 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from comporta.demo.traffic import Traffic
 from comporta.errors import ComportaError, ConfigurationError, UnsafeTarget
@@ -74,6 +77,7 @@ class Validation:
     say: Say
     fresh_clone: bool = False
     _whole: dict[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict, repr=False)
+    _recording: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def prepare(self) -> None:
         """Look at the target, and see to it that every shadow has a golden copy of it; both repeatable."""
@@ -130,7 +134,9 @@ class Validation:
             try:
                 proof = self._prove_on(Shadow(self.target_dsn, dsn), task)
             except ComportaError as error:
-                proof = self._unmade(task, error, started)
+                proof = self._unmade(task, error.message, started)
+            except psycopg.Error as error:
+                proof = self._unmade(task, " ".join(str(error).split()), started)
         self.folder.write(_file_of(task), proof.to_dict())
         payload = {
             "verdict": proof.verdict,
@@ -232,13 +238,13 @@ class Validation:
                     remedy="Give the control database, or the shadow, a server of its own. Nothing was changed.",
                 )
 
-    def _unmade(self, task: Task, error: ComportaError, started: float) -> Proof:
+    def _unmade(self, task: Task, why: str, started: float) -> Proof:
         return Proof(
             subject=task.subject.name,
             title=task.subject.title,
             scenario=task.scenario.name,
             verdict=Verdict.NO_DATA,
-            reasons=(f"the proof could not be made: {error.message}",),
+            reasons=(f"the proof could not be made: {why}",),
             scripts=self._digests(task.subject),
             target="",
             before="",
@@ -266,7 +272,13 @@ class Validation:
                 trial.reasons.append(failed.message)
             record = traffic.stop() if traffic else None
         records = [*([record] if record else []), *trial.late]
-        evidence = compare_rows(source, trial.dsn, records, whole=self._whole_of(source))
+        whole = self._whole_of(source)
+        try:
+            evidence = compare_rows(source, trial.dsn, records, whole=whole)
+        except psycopg.Error as error:  # a table that is gone, or that is no longer what it was
+            evidence = Evidence(
+                whole, {}, (f"the rows cannot be compared: {error.diag.message_primary or error}",), (), 0
+            )
         return replace(evidence, impossible=impossible, felt=summarise(records, trial, excuse=scenario.crashes))
 
     def _judge(self, trial: Trial, after: State, *, exactly: bool) -> None:
@@ -340,7 +352,8 @@ class Validation:
             payload=payload,
             actor=self.actor,
         )
-        self.ledger.append(f"{WORKFLOW}/{self.run_id}", [event])
+        with self._recording:  # a ledger serves one thread at a time
+            self.ledger.append(f"{WORKFLOW}/{self.run_id}", [event])
 
 
 def ledger_payload(proof: Proof) -> dict[str, Any]:
