@@ -16,10 +16,14 @@ from comporta.proof.fingerprint import Fingerprint
 
 @dataclass(frozen=True)
 class State:
-    """``support`` maps each object of the schema ``comporta``, and each step noted for the changes asked for, to a digest."""
+    """``support`` maps each object of the schema ``comporta``, and each step noted for the changes asked for, to a digest.
+
+    ``second_opinion`` is the digest of ``pg_dump --schema-only``: where it alone differs, the fingerprint has a blind spot.
+    """
 
     fingerprint: Fingerprint
     support: Mapping[str, str]
+    second_opinion: str
 
     @property
     def digest(self) -> str:
@@ -37,16 +41,22 @@ class State:
                 named.append(f"{name} in the schema comporta: expected {told[0]}, found {told[1]}")
             elif before != after:
                 named.append(f"{name} in the schema comporta: expected as it was, found another body")
+        if not named and self.second_opinion != found.second_opinion:
+            named.append("the schema by pg_dump: expected as it was, found a difference that the fingerprint does not see")
         return named
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; ``from_json`` gives them back."""
-        return {"fingerprint": self.fingerprint.as_json(), "support": dict(self.support)}
+        return {
+            "fingerprint": self.fingerprint.as_json(),
+            "support": dict(self.support),
+            "second_opinion": self.second_opinion,
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Read back ``as_json``."""
-        return cls(Fingerprint.from_json(document["fingerprint"]), document["support"])
+        return cls(Fingerprint.from_json(document["fingerprint"]), document["support"], document["second_opinion"])
 
 
 def take_state(dsn: str, changes: Sequence[str]) -> State:
@@ -57,4 +67,4 @@ def take_state(dsn: str, changes: Sequence[str]) -> State:
             rows = conn.execute(load("comporta.validation", "support_state.sql"), {"changes": [*changes]}).fetchall()
         except psycopg.errors.UndefinedTable:
             rows = []  # the table of progress is gone: everything in the schema shows as absent
-    return State(taken, dict(rows))
+    return State(taken, dict(rows), fingerprint.second_opinion(dsn))

@@ -27,7 +27,7 @@ from comporta.validation.state import State, take_state
 Say = Callable[[str], None]
 # A script that hangs ends its proof, not the run.
 LONGEST_STATEMENT_MS = 3_600_000
-_READABLE = ("table", "partitioned table", "view", "materialized view")
+_READABLE = ("table", "view", "materialized view")
 
 
 class TrialFailed(ComportaError):
@@ -49,14 +49,6 @@ class Step:
     def __str__(self) -> str:
         return f"{self.change} {self.role}"
 
-    def place(self, number: int) -> str:
-        """``rollback of OPT1, before statement 4 of 15 (drop view ...)``."""
-        total = len(self.script.statements)
-        if number > total:
-            return f"{self.role} of {self.change}, after its last statement"
-        headline = self.script.statements[number - 1].headline
-        return f"{self.role} of {self.change}, before statement {number} of {total} ({headline})"
-
 
 @dataclass(frozen=True)
 class Moment:
@@ -68,8 +60,10 @@ class Moment:
 
     @property
     def place(self) -> str:
-        """Where that is, in words."""
-        return self.step.place(self.statement.number)
+        """``rollback of OPT1, before statement 4 of 15 (drop view ...)``."""
+        total = len(self.step.script.statements)
+        where = f"before statement {self.statement.number} of {total} ({self.statement.headline})"
+        return f"{self.step.role} of {self.step.change}, {where}"
 
 
 OnMoment = Callable[[Moment], None]
