@@ -19,7 +19,7 @@ from comporta.settings import Settings
 from comporta.shadow.clone import CloneTaken, Shadow
 from comporta.shadow.lease import lease
 from comporta.validation.model import Proof, Verdict, order_subjects, standard_subjects
-from comporta.validation.runner import ORDER, Validation, open_validation
+from comporta.validation.runner import ORDER, SECOND_OPINION, Validation, open_validation
 
 PROJECT = Path(__file__).resolve().parents[2]
 RELEASE = load_release(PROJECT / "config" / "release.yaml", PROJECT / "sql")
@@ -78,6 +78,7 @@ def test_every_rollback_of_the_release_holds_under_every_scenario(
     assert proof.before == proof.after != proof.applied
     assert proof.checksums_before == proof.checksums_after
     assert (proof.felt.failed, proof.lost_writes) == (0, ())
+    assert SECOND_OPINION not in proof.notes
     if scenario != "restore":
         assert proof.felt.acknowledged_writes > 0
         assert proof.faults

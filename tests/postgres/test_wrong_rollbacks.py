@@ -242,6 +242,13 @@ def test_a_correct_rollback_raises_no_alarm(trials: Trials, case: Case) -> None:
     assert proof.verdict == Verdict.HOLDS
 
 
+def test_where_pg_dump_alone_differs_the_proof_says_so_and_holds(trials: Trials) -> None:
+    case = next(case for case in CORRECT if case.name == "grants in another order")
+    proof = trials.prove(case)
+    assert proof.verdict == Verdict.HOLDS
+    assert proof.notes == (runner.SECOND_OPINION,)
+
+
 def test_everything_wrong_was_caught_and_nothing_else(trials: Trials, capsys: pytest.CaptureFixture[str]) -> None:
     """The score of the cases that were asked for; over the whole file it covers all five changes."""
     tried, sound = trials.caught | trials.missed, trials.quiet | trials.alarms

@@ -44,6 +44,10 @@ STAGE = "stage3"
 WORKFLOW = "rollback_validation"
 ORDER = "order"
 SHOWN = 5
+SECOND_OPINION = (
+    "pg_dump --schema-only gives another text than before, and the fingerprint finds no difference: "
+    "grants or options in another order, or something that the fingerprint does not see."
+)
 Say = Callable[[str], None]
 
 
@@ -283,6 +287,8 @@ class Validation:
 
     def _judge(self, trial: Trial, after: State, *, exactly: bool) -> None:
         found = trial.expected.differences(after, exactly=exactly)
+        if not found and trial.expected.second_opinion != after.second_opinion:
+            trial.notes.append(SECOND_OPINION)
         if found:
             trial.differences += found
             trial.reasons.append(f"{len(found)} difference(s) in the catalogue, such as: {'; '.join(found[:SHOWN])}")
