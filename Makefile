@@ -46,7 +46,7 @@ clean: ## stop, then delete the local clusters, logs and caches (reports under a
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 
 reference: environment ## write docs/dags.md from the DAGs
-	@AIRFLOW_HOME=.comporta/airflow-reference AIRFLOW__CORE__LOAD_EXAMPLES=False $(PY) -m comporta.orchestration.reference docs/dags.md
+	@AIRFLOW_HOME=$(CURDIR)/.comporta/airflow-reference AIRFLOW__CORE__LOAD_EXAMPLES=False $(PY) -m comporta.orchestration.reference docs/dags.md
 
 constraints: environment ## write constraints.txt from .venv, after a change of requirements.txt
 	@{ echo "# Every package of the environment that the tests passed in (Python 3.11). Made by \`make constraints\`."; \
