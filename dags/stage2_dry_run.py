@@ -23,9 +23,8 @@ from airflow.sdk import Param, chain, dag, task_group
 
 from comporta.orchestration import stage2
 from comporta.orchestration.assets import RELEASE
+from comporta.orchestration.stage_run import rate_params
 from comporta.orchestration.wiring import SHADOW_POOL, change_outlines
-
-RATE_HELP = "Live traffic on the clone; empty means as in config/release.yaml."
 
 
 @dag(
@@ -44,12 +43,7 @@ RATE_HELP = "Live traffic on the clone; empty means as in config/release.yaml."
             title="Start from the golden copy that is there",
             description="Quicker, and as old as that copy: the target is not dumped again.",
         ),
-        "reads_per_s": Param(
-            None, type=["null", "integer"], minimum=0, maximum=10_000, title="Reads per second", description=RATE_HELP
-        ),
-        "writes_per_s": Param(
-            None, type=["null", "integer"], minimum=0, maximum=10_000, title="Writes per second", description=RATE_HELP
-        ),
+        **rate_params(),
     },
 )
 def stage2_dry_run():

@@ -26,9 +26,8 @@ from airflow.sdk import Param, dag
 
 from comporta.orchestration import stage3
 from comporta.orchestration.assets import DRY_RUN
+from comporta.orchestration.stage_run import rate_params
 from comporta.orchestration.wiring import SHADOW_POOL, change_outlines, order_names, scenario_names
-
-RATE_HELP = "Live traffic on the clone; empty means as in config/release.yaml."
 
 
 @dag(
@@ -48,12 +47,7 @@ RATE_HELP = "Live traffic on the clone; empty means as in config/release.yaml."
             title="Copy the target again",
             description="Also where a copy of exactly this schema waits: rows may have changed since it was made.",
         ),
-        "reads_per_s": Param(
-            None, type=["null", "integer"], minimum=0, maximum=10_000, title="Reads per second", description=RATE_HELP
-        ),
-        "writes_per_s": Param(
-            None, type=["null", "integer"], minimum=0, maximum=10_000, title="Writes per second", description=RATE_HELP
-        ),
+        **rate_params(),
     },
 )
 def stage3_rollback_validation():

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -80,13 +80,9 @@ def dry_run(
     """STAGE 2: apply, verify and measure on a fresh clone under live traffic. The target is only read."""
     from comporta.dryrun.rehearsal import open_rehearsal
 
-    started = datetime.now(UTC)
     with open_rehearsal(
         load_settings(),
-        run_id=f"cli-{started:%Y%m%dT%H%M%S}",
-        started=started,
-        actor=f"cli:{getpass.getuser()}",
-        say=_tell,
+        **_this_run(),
         file=file,
         only=only,
         keep_clone=keep_clone,
@@ -129,15 +125,11 @@ def prove(
             "expected either changes or --all, found " + ("both" if prove_all else "neither"),
             remedy="Such as: comporta prove --all    comporta prove OPT3 --scenario killed",
         )
-    started = datetime.now(UTC)
     with (
         Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err, transient=True) as bar,
         open_validation(
             load_settings(),
-            run_id=f"cli-{started:%Y%m%dT%H%M%S}",
-            started=started,
-            actor=f"cli:{getpass.getuser()}",
-            say=_tell,
+            **_this_run(),
             only=changes,
             scenarios=scenarios,
             rollback=rollback,
@@ -176,6 +168,17 @@ def status(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
             f"{state.timestamp:%Y-%m-%d %H:%M:%S}",
         )
     out.print(table if states else "The ledger is empty: nothing has run yet.")
+
+
+def _this_run() -> dict[str, Any]:
+    """What every stage is told of a run from the command line."""
+    started = datetime.now(UTC)
+    return {
+        "run_id": f"cli-{started:%Y%m%dT%H%M%S}",
+        "started": started,
+        "actor": f"cli:{getpass.getuser()}",
+        "say": _tell,
+    }
 
 
 def _tell(text: str) -> None:

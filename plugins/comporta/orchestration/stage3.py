@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from comporta.validation.runner import Validation
 
 DRY_RUN_DAG = "stage2_dry_run"
-ORDER = "order"
 AGAIN_AFTER_S = 60
 
 log = logging.getLogger(__name__)
@@ -64,6 +63,8 @@ def prove_rollback(change: str, scenario: str) -> None:
 @task(map_index_template="{{ task.op_kwargs['order'] }}")
 def prove_order(order: str) -> None:
     """Roll a change back together with all that stands on it, and compare what is left. Touches a shadow."""
+    from comporta.validation.model import ORDER
+
     _prove(order, ORDER)
 
 

@@ -7,14 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-from airflow.sdk import get_current_context
+from airflow.sdk import Param, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
 from comporta.errors import ComportaError
 from comporta.orchestration.connections import settings_from_airflow
 
+RATES = {"reads_per_s": "Reads per second", "writes_per_s": "Writes per second"}
 Stage = TypeVar("Stage")
 log = logging.getLogger(__name__)
+
+
+def rate_params() -> dict[str, Param]:
+    """The fields of the trigger form for live traffic, which ``stage_run`` passes on."""
+    help_text = "Live traffic on the clone; empty means as in config/release.yaml."
+    return {
+        name: Param(None, type=["null", "integer"], minimum=0, maximum=10_000, title=title, description=help_text)
+        for name, title in RATES.items()
+    }
 
 
 @contextmanager
@@ -32,7 +42,7 @@ def stage_run(open_stage: Callable[..., AbstractContextManager[Stage]], *options
             started=run.run_after,
             actor=f"airflow:{getattr(run, 'triggering_user_name', None) or 'scheduler'}",
             say=log.info,
-            rates={name: params[name] for name in ("reads_per_s", "writes_per_s")},
+            rates={name: params[name] for name in RATES},
             **{name: params[name] for name in options},
         ) as stage:
             yield stage

@@ -67,7 +67,7 @@ class Clone:
 def target_digest(target_dsn: str) -> str:
     """Digest of the target's fingerprint, without what moves while people use it and what is the server's own."""
     with connect(target_dsn, name="comporta/fingerprint") as target:
-        return fingerprint.take(target).digest_without(fingerprint.SEQUENCE_POSITIONS, "roles")
+        return fingerprint.take(target).digest_without(*fingerprint.NOT_OF_THE_SCHEMA)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from comporta.demo.late import LateRows, last_edit, late_rows, missing_edits
 from comporta.demo.losses import lost_writes
 from comporta.demo.operations import SLOW_KINDS
-from comporta.demo.record import Operation, TrafficRecord, merge
+from comporta.demo.record import Operation, TrafficRecord
 from comporta.postgres.connection import connect
 from comporta.proof.checksum import TableChecksum, checksum_tables, diff_checksums
 from comporta.validation.model import Felt, Verdict
@@ -49,12 +49,11 @@ def whole_checksums(source_dsn: str) -> Sums:
     return _plain({name: each for name, each in sums.items() if not name.startswith("comporta.")})
 
 
-def compare_rows(source_dsn: str, dsn: str, records: Sequence[TrafficRecord], *, whole: Sums) -> Evidence:
-    """Compare the clone with what it was copied from, table by table: the rows that no write of ``records`` touched.
+def compare_rows(source_dsn: str, dsn: str, record: TrafficRecord | None, *, whole: Sums) -> Evidence:
+    """Compare the clone with what it was copied from, table by table: the rows that no write of ``record`` touched.
 
     Those that were touched are judged by the log of the writes: each acknowledged one must show.
     """
-    record = merge(records)
     late = late_rows(dsn, record) if record else None
     if late is None or not late.writes:
         late = None
@@ -77,9 +76,8 @@ def compare_rows(source_dsn: str, dsn: str, records: Sequence[TrafficRecord], *,
     )
 
 
-def summarise(records: Sequence[TrafficRecord], trial: Trial, *, excuse: bool) -> Felt:
+def summarise(record: TrafficRecord | None, trial: Trial, *, excuse: bool) -> Felt:
     """What people felt while scripts ran: slow searches aside, whose time says little about waiting."""
-    record = merge(records)
     if record is None or not trial.phases:
         return Felt()
     since, until = trial.phases[0].started, trial.phases[-1].ended

@@ -11,6 +11,9 @@ from pydantic import TypeAdapter
 
 from comporta.release.model import Release
 
+# The key of the support scripts among those of the changes.
+SUPPORT = "support"
+
 
 class Verdict(StrEnum):
     """``no data`` is no good news: what could not be tried is not proved."""
@@ -138,6 +141,23 @@ class Proof:
         """Read what ``to_dict`` wrote."""
         proof: Self = TypeAdapter(cls).validate_python(dict(record))
         return proof
+
+
+# The scenario name of the dependency orders.
+ORDER = "order"
+
+
+def owed(release: Release) -> tuple[tuple[Subject, str], ...]:
+    """Subject and scenario name of every proof that the release owes, in the order of the board."""
+    standard = [(subject, scenario) for subject in standard_subjects(release) for scenario in release.proof.scenarios]
+    orders = order_subjects(release) if release.proof.orders else ()
+    return (*standard, *((subject, ORDER) for subject in orders))
+
+
+def script_digests(release: Release, subject: Subject) -> dict[str, dict[str, str]]:
+    """sha256 of every script that a proof of ``subject`` runs, by change and role, and of the support scripts by file name."""
+    scripts = {name: release.change(name).digests for name in subject.changes}
+    return scripts | {SUPPORT: {script.path.name: script.sha256 for script in release.support}}
 
 
 def standard_subjects(release: Release) -> tuple[Subject, ...]:

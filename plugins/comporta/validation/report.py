@@ -15,9 +15,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from comporta.reports.page import COLOURS, Report, plot, plot_when_seen, write_report
-from comporta.validation.model import Fault, Phase, Proof, Verdict
+from comporta.validation.model import ORDER, Fault, Phase, Proof, Verdict
 
-ORDER = "order"
 NOT_RUN = "not run"
 NOT_ASKED = "not asked for"
 _STALL_LINE_MS = 200

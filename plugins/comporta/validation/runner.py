@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 
+from comporta.demo.record import merge
 from comporta.demo.traffic import Traffic
 from comporta.errors import ComportaError, ConfigurationError, UnsafeTarget
 from comporta.ledger import EventType, Ledger, NewEvent
@@ -34,7 +35,16 @@ from comporta.shadow.images import Images, Layer
 from comporta.shadow.lease import lease
 from comporta.validation.evidence import Evidence, compare_rows, summarise, whole_checksums
 from comporta.validation.faults import FaultNotPossible
-from comporta.validation.model import Proof, Subject, Verdict, order_subjects, standard_subjects
+from comporta.validation.model import (
+    ORDER,
+    Proof,
+    Subject,
+    Verdict,
+    order_subjects,
+    owed,
+    script_digests,
+    standard_subjects,
+)
 from comporta.validation.report import write_proof_report
 from comporta.validation.scenarios import Scenario, load_scenarios
 from comporta.validation.state import State, take_state
@@ -42,7 +52,6 @@ from comporta.validation.trial import Step, Trial, TrialFailed, TrialImpossible
 
 STAGE = "stage3"
 WORKFLOW = "rollback_validation"
-ORDER = "order"
 SHOWN = 5
 SECOND_OPINION = (
     "pg_dump --schema-only gives another text than before, and the fingerprint finds no difference: "
@@ -90,7 +99,7 @@ class Validation:
             self._refuse_control_on(dsn)
         with connect(self.target_dsn, name="comporta/fingerprint") as target:
             seen = fingerprint.take(target)
-        digest = seen.digest_without(fingerprint.SEQUENCE_POSITIONS, "roles")
+        digest = seen.digest_without(*fingerprint.NOT_OF_THE_SCHEMA)
         facts = self.folder.write("target_fingerprint", seen.as_json()).relative_to(self.archives)
         self.folder.write("target", {"digest": digest, "facts": str(facts), "target": describe(self.target_dsn)})
         self._record(
@@ -211,7 +220,7 @@ class Validation:
             scenario=task.scenario.name,
             verdict=evidence.verdict(trial),
             reasons=(*trial.reasons, *evidence.reasons),
-            scripts=self._digests(task.subject),
+            scripts=script_digests(self.release, task.subject),
             target=target,
             before=before.digest,
             applied=trial.applied.digest if trial.applied else "",
@@ -249,7 +258,7 @@ class Validation:
             scenario=task.scenario.name,
             verdict=Verdict.NO_DATA,
             reasons=(f"the proof could not be made: {why}",),
-            scripts=self._digests(task.subject),
+            scripts=script_digests(self.release, task.subject),
             target="",
             before="",
             applied="",
@@ -275,15 +284,15 @@ class Validation:
                 impossible = True
                 trial.reasons.append(failed.message)
             record = traffic.stop() if traffic else None
-        records = [*([record] if record else []), *trial.late]
+        written = merge([*([record] if record else []), *trial.late])
         whole = self._whole_of(source)
         try:
-            evidence = compare_rows(source, trial.dsn, records, whole=whole)
+            evidence = compare_rows(source, trial.dsn, written, whole=whole)
         except psycopg.Error as error:  # a table that is gone, or that is no longer what it was
             evidence = Evidence(
                 whole, {}, (f"the rows cannot be compared: {error.diag.message_primary or error}",), (), 0
             )
-        return replace(evidence, impossible=impossible, felt=summarise(records, trial, excuse=scenario.crashes))
+        return replace(evidence, impossible=impossible, felt=summarise(written, trial, excuse=scenario.crashes))
 
     def _judge(self, trial: Trial, after: State, *, exactly: bool) -> None:
         found = trial.expected.differences(after, exactly=exactly)
@@ -328,8 +337,7 @@ class Validation:
         if again or not shadow.has_golden() or shadow.golden_source() != digest:
             shadow.copy_target(self.say)
             self._whole.clear()
-        subjects = (*standard_subjects(self.release), *(order_subjects(self.release) if self.plan.orders else ()))
-        bases = {subject.base for subject in subjects}
+        bases = {subject.base for subject, _ in owed(self.release)}
         Images(shadow, self.release.support).drop_others(map(self.layers, bases))
 
     def _whole_of(self, source: str) -> Mapping[str, Sequence[Any]]:
@@ -337,10 +345,6 @@ class Validation:
         if source not in self._whole:
             self._whole[source] = whole_checksums(source)
         return self._whole[source]
-
-    def _digests(self, subject: Subject) -> dict[str, dict[str, str]]:
-        scripts = {name: self.release.change(name).digests for name in subject.changes}
-        return scripts | {"support": {script.path.name: script.sha256 for script in self.release.support}}
 
     @contextmanager
     def _lease(self, shadows: Sequence[str]) -> Iterator[str]:

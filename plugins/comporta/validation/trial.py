@@ -109,10 +109,7 @@ class Trial:
     def complete(self, step: Step, on_moment: OnMoment = lambda _: None) -> Phase:
         """Run a script that must come to its end; TrialFailed names statement and error when it does not."""
         self.say(f"  {step}: {len(step.script.statements)} statements")
-        phase = self.attempt(step, on_moment)
-        if phase.error is not None:
-            raise TrialFailed(f"{step} stopped: {phase.error}")
-        return phase
+        return _finished(step, self.attempt(step, on_moment))
 
     def attempt(self, step: Step, on_moment: OnMoment = lambda _: None) -> Phase:
         """Run a script from its first statement on a new connection; a failure is in the phase, and is no exception."""
@@ -140,9 +137,7 @@ class Trial:
         phase = self._record(
             step, started, run, str(found.error) if found.error else None, wait.seconds if wait else 0.0
         )
-        if phase.error is not None:
-            raise TrialFailed(f"{step} stopped: {phase.error}")
-        return phase
+        return _finished(step, phase)
 
     def cut(self, step: Step, number: int, inside_after_s: float | None = None) -> bool:
         """End the script's backend before statement ``number``; where ``inside_after_s`` is given, within the statement
@@ -197,6 +192,12 @@ class Trial:
         )
         self.phases.append(phase)
         return phase
+
+
+def _finished(step: Step, phase: Phase) -> Phase:
+    if phase.error is not None:
+        raise TrialFailed(f"{step} stopped: {phase.error}")
+    return phase
 
 
 class _Cut:

@@ -18,14 +18,12 @@ from comporta.proof import fingerprint
 from comporta.proof.fingerprint import Fingerprint, FingerprintError
 from comporta.release.model import Release, load_release
 from comporta.settings import Settings
-from comporta.validation.model import Subject, Verdict, order_subjects, standard_subjects
+from comporta.validation import model
+from comporta.validation.model import SUPPORT, Subject, Verdict, script_digests
 
 State = Literal["valid", "stale", "failed", "missing"]
 Recorded = Callable[[str], Fingerprint | None]
 
-ORDER = "order"
-_SUPPORT = "support"
-_IGNORED = (fingerprint.SEQUENCE_POSITIONS, "roles")  # what target_digest leaves out
 _DIFFERENCES_SHOWN = 3
 _REASONS_SHOWN = 3
 _PAGE = 1_000
@@ -59,7 +57,7 @@ class ProofStatus:
 
 def owed(release: Release) -> list[tuple[str, str]]:
     """Subject and scenario of every proof that the release owes, in the order of the board."""
-    return [(subject.name, scenario) for subject, scenario in _owed(release)]
+    return [(subject.name, scenario) for subject, scenario in model.owed(release)]
 
 
 def validity(
@@ -76,7 +74,7 @@ def validity(
     the target's fingerprint as it was at the time of a proof, None where it is no longer kept.
     """
     records = _Records.of(events, release.name)
-    digest = target.digest_without(*_IGNORED) if target else ""
+    digest = target.digest_without(*fingerprint.NOT_OF_THE_SCHEMA) if target else ""
 
     @cache
     def drift(then: str, facts: str | None) -> tuple[str, ...]:
@@ -91,8 +89,8 @@ def validity(
         return drift(then, records.facts.get((record.stream, then)))
 
     return [
-        _status(subject, scenario, records, _digests(release, subject), release.proof.conditions, since)
-        for subject, scenario in _owed(release)
+        _status(subject, scenario, records, script_digests(release, subject), release.proof.conditions, since)
+        for subject, scenario in model.owed(release)
     ]
 
 
@@ -176,21 +174,6 @@ def _status(
     )
 
 
-def _owed(release: Release) -> Iterator[tuple[Subject, str]]:
-    for subject in standard_subjects(release):
-        for scenario in release.proof.scenarios:
-            yield subject, scenario
-    if release.proof.orders:
-        for subject in order_subjects(release):
-            yield subject, ORDER
-
-
-def _digests(release: Release, subject: Subject) -> dict[str, dict[str, str]]:
-    """What the record of a proof must say that it ran, to be a proof of today's scripts."""
-    scripts = {name: release.change(name).digests for name in subject.changes}
-    return scripts | {_SUPPORT: {script.path.name: script.sha256 for script in release.support}}
-
-
 def _changed(then: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> list[str]:
     reasons = []
     for owner in dict.fromkeys((*now, *then)):
@@ -205,7 +188,7 @@ def _changed(then: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[st
 
 def _changed_scripts(owner: str, then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     for name in dict.fromkeys((*now, *then)):
-        script = f"support script {name}" if owner == _SUPPORT else f"the {name} script of {owner}"
+        script = f"support script {name}" if owner == SUPPORT else f"the {name} script of {owner}"
         if name not in then:
             yield f"{script} is new"
         elif name not in now:
@@ -233,9 +216,9 @@ def _failure(record: Event) -> str:
 
 def _drifted(then: Fingerprint | None, digest: str, now: Fingerprint) -> str:
     """``digest`` is what ``then`` must have: a file that was written anew since says nothing about the proof."""
-    if then is None or then.digest_without(*_IGNORED) != digest:
+    if then is None or then.digest_without(*fingerprint.NOT_OF_THE_SCHEMA) != digest:
         return "the target drifted: the digest of its fingerprint differs, and the fingerprint of then is not kept"
-    found = fingerprint.diff(then, now, ignore=_IGNORED)
+    found = fingerprint.diff(then, now, ignore=fingerprint.NOT_OF_THE_SCHEMA)
     more = len(found) - _DIFFERENCES_SHOWN
     shown = "; ".join(str(each) for each in found[:_DIFFERENCES_SHOWN])
     return f"the target drifted: {shown}" + (f"; and {more} more" if more > 0 else "")
