@@ -194,11 +194,13 @@ def main() -> None:
 
 def _mount_rooms() -> None:
     from comporta.drills.commands import drill
+    from comporta.gates.commands import app as gates
     from comporta.ledger.commands import app as events
     from comporta.validation.commands import proofs
 
     app.command("proofs")(proofs)
     app.command("drill")(drill)
+    app.add_typer(gates, name="gates")
     app.add_typer(events, name="events", help="Read and verify the ledger.")
 
 
