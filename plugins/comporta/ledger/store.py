@@ -22,7 +22,7 @@ from comporta.ledger.errors import (
 )
 from comporta.ledger.event import Event, NewEvent
 from comporta.ledger.state import StreamState
-from comporta.ledger.verification import Head, Verification, verify
+from comporta.ledger.verification import Anchored, Head, Verification, verify
 from comporta.postgres.queries import load
 
 _CHANNEL: LiteralString = "listen comporta_ledger"
@@ -104,10 +104,18 @@ class Ledger:
         heads = self._fetch(Head, "head.sql", ())
         return heads[0] if heads else None
 
-    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> Verification:
+    def hash_of(self, block: int) -> bytes | None:
+        """The hash of a block, None when there is no such block."""
+        with _translated():
+            row = self._conn.execute(load("comporta.ledger", "hash_of.sql"), (block,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def verify(
+        self, *, progress: Callable[[int, int], None] | None = None, anchors: Sequence[Anchored] = ()
+    ) -> Verification:
         """Recompute the whole chain (see ``comporta.ledger.verify``)."""
         with _translated():
-            return verify(self._conn, progress=progress)
+            return verify(self._conn, progress=progress, anchors=anchors)
 
     def tail(self, after: int, *, wake_up_timeout_s: float = 5.0, stop: Callable[[], bool]) -> Iterator[Event]:
         """Every event with an id above ``after``, once and in order, as they are committed, until ``stop()`` is true.
