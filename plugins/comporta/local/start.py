@@ -21,6 +21,7 @@ from rich.console import Console
 from comporta.demo.load import CatalogueDiffers, CatalogueUnfinished
 from comporta.errors import ComportaError
 from comporta.gates.policy import load_policy
+from comporta.ledger.anchor import Places, make_key, set_aside
 from comporta.local import environment, ports, supervisor
 from comporta.local.account import Account
 from comporta.local.cluster import CATALOGUE_DATABASE, CATALOGUE_SETTINGS, SHADOW_INITDB_OPTIONS, Cluster
@@ -251,6 +252,7 @@ class Starter:
             return airflow
         with self._step("control database"):
             self._migrate(values)
+            self._make_anchor_key()
         with self._step("Airflow start"):
             supervisor.start(self.layout)
             airflow.wait_until_healthy(
@@ -284,6 +286,13 @@ class Starter:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise StartFailed(f"`airflow db migrate` failed:\n{tail}", remedy=f"See {log}.")
         marker.write_text(version)
+
+    def _make_anchor_key(self) -> None:
+        """A new ledger gets a key and a file of anchors; those of one that is gone with its servers are set aside."""
+        places = Places(self.layout.anchors, self.layout.anchor_key)
+        if not places.key.exists():
+            set_aside(places)
+            make_key(places)
 
     def _sign_in(self, airflow: Airflow) -> None:
         airflow.sign_in(WEB_USER, json.loads(self.layout.passwords.read_text())[WEB_USER])
@@ -349,7 +358,9 @@ class Starter:
         self.console.print("`make status` shows what runs, `make stop` stops it.")
 
     def _how_to_sign_in(self, airflow: Airflow) -> str:
-        return f"Sign in: as {WEB_USER}, or as cfo, po, ... to decide gates; the passwords are in {self.layout.passwords}"
+        return (
+            f"Sign in: as {WEB_USER}, or as cfo, po, ... to decide gates; the passwords are in {self.layout.passwords}"
+        )
 
     def _how_proofs_stand(self, airflow: Airflow) -> str:
         command = self.layout.project / ".venv" / "bin" / "comporta"
