@@ -477,7 +477,7 @@ def test_a_gate_outside_the_list_shown_decides_nothing(world: World) -> None:
 def test_who_holds_no_role_and_who_is_excluded_is_told_so_beforehand_and_refused(world: World) -> None:
     """The page says it; the book enforces it."""
     for user, code, words in (
-        ("dba", "no_role", "holds none of the roles"),
+        ("dba", "no_role", "You hold none of the roles"),
         ("admin", "excluded", "triggered the run"),
     ):
         world.user = user

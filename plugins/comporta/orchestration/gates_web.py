@@ -29,7 +29,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from comporta.gates import Choice, Gate, GateBook, UnknownGate, list_digest
 from comporta.gates.evidence import Evidence, collect
-from comporta.gates.policy import load_policy
+from comporta.gates.policy import policy_of
 from comporta.orchestration.evidence_watch import EvidenceWatch, NoData
 from comporta.orchestration.gates_models import (
     Ballot,
@@ -101,7 +101,6 @@ class Desk:
 def desk() -> Desk:
     """The control database, and evidence from the servers in the project's settings."""
     settings = load_settings()
-    policy = load_policy(settings.gates_path)
 
     def look(names: tuple[str, ...]) -> Evidence:
         return collect(settings, names, now=datetime.now(UTC))
@@ -109,7 +108,7 @@ def desk() -> Desk:
     return Desk(
         open_book=lambda: GateBook(settings.require("control")),
         watch=EvidenceWatch(look),
-        roles_of=lambda login: sorted(role for role, holders in policy.roles.items() if login in holders),
+        roles_of=lambda login: sorted(role for role, holders in policy_of(settings).roles.items() if login in holders),
     )
 
 

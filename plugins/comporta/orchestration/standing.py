@@ -18,13 +18,14 @@ def standing(gate: Gate, login: str, now: datetime, *, may_answer: bool, no_data
     voted = next((vote.decision for vote in gate.votes if vote.actor == login), None)
     wanted = bool({missing.role for missing in gate.missing} & set(roles))
     refusal = _refusal(gate, login, now, may_answer=may_answer)
-    hindrance = f"no data on the evidence ({no_data})" if no_data else "; ".join(gate.blockers)
+    hindrance = bool(no_data or gate.blockers)
     if refusal:
         why = refusal
     elif voted:
         why = f"You voted {WORDS[gate.kind, voted]}; you may revoke it or vote anew."
     elif hindrance:
-        why = f"{WORDS[gate.kind, 'go']} is refused: {hindrance}."
+        lack = "there is no data on the evidence" if no_data else "a blocker stands"
+        why = f"You may vote {WORDS[gate.kind, 'no_go']}; {WORDS[gate.kind, 'go']} is refused while {lack}."
     elif not wanted:
         why = f"What you could sign as {' or '.join(roles)} is signed already; a {WORDS[gate.kind, 'no_go']} still counts."
     else:
@@ -47,5 +48,8 @@ def _refusal(gate: Gate, login: str, now: datetime, *, may_answer: bool) -> str:
         return "The deadline has passed, and silence closes a gate."
     if not may_answer:
         return f"Airflow does not permit you to answer for the DAG {gate.asked_by['dag_id']}."
-    why_not = gate.why_not(login)
-    return f"{why_not[0].upper()}{why_not[1:]}." if why_not else ""
+    if login in gate.policy.excluded:
+        return f"You may not decide this gate: {gate.policy.excluded[login]}."
+    if gate.why_not(login):
+        return f"You hold none of the roles that decide this gate ({', '.join(need.role for need in gate.policy.needs)})."
+    return ""
