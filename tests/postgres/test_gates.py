@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from tests.postgres.gate_desk import FOUR, ONE, PROOFS, SCRIPTS, Desk, choices, open_desk, request
 
 from comporta.gates import (
     EvidenceItem,
@@ -20,7 +21,6 @@ from comporta.gates import (
 )
 from comporta.gates.gate import evidence_digest
 from comporta.ledger import Ledger, LedgerError, NewEvent
-from tests.postgres.gate_desk import FOUR, ONE, PROOFS, SCRIPTS, Desk, choices, open_desk, request
 
 CHANGED = EvidenceItem("scripts", "Scripts of the release", "c" * 64)
 
