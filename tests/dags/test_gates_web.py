@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -30,6 +30,8 @@ from comporta.gates import (
     Vote,
     list_digest,
 )
+from comporta.gates.evidence import Evidence
+from comporta.gates.gate import evidence_digest
 from comporta.orchestration.evidence_watch import EvidenceWatch
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -63,7 +65,6 @@ def a_gate(number: int, **different: Any) -> Gate:
         "remind_after_s": (3600, 5400),
         "reminded": 0,
         "evidence": items,
-        "evidence_digest": digest("evidence"),
         "blockers": (),
         "revision": 1,
         "changes": (),
@@ -76,7 +77,8 @@ def a_gate(number: int, **different: Any) -> Gate:
         "consumed_at": None,
         "digest": digest(f"gate {number}"),
     }
-    return Gate(**whole | different)
+    whole |= different
+    return Gate(**whole, evidence_digest=evidence_digest(whole["evidence"], whole["blockers"]))
 
 
 @dataclass
@@ -165,6 +167,7 @@ class FakeBook:
             replace(
                 found,
                 evidence=tuple(evidence),
+                evidence_digest=evidence_digest(evidence, blockers),
                 blockers=tuple(blockers),
                 changes=changes,
                 votes=(),
@@ -253,13 +256,6 @@ class FakeAuthManager:
         return details.id not in self.unreadable | (self.unanswerable if method == "PUT" else frozenset())
 
 
-@dataclass(frozen=True)
-class FakeEvidence:
-    """What collecting has found."""
-
-    items: tuple[EvidenceItem, ...]
-
-
 @dataclass
 class World:
     """The API over a fake book; a test changes what surrounds it."""
@@ -269,15 +265,16 @@ class World:
     auth: FakeAuthManager
     evidence: dict[str, EvidenceItem]
     user: str = "cfo"
+    blockers: tuple[str, ...] = ()
     unreachable: bool = False
     collected: int = 0
 
-    def collect(self, names: tuple[str, ...]) -> FakeEvidence:
+    def of(self, name: str, kind: str, asked_by: Any) -> Evidence:  # noqa: ARG002 - the collector's signature
         """The evidence as it is now, or what a server that is away causes."""
         self.collected += 1
         if self.unreachable:
             raise UnreachableServer("the target server does not answer at 127.0.0.1:5432", remedy="Start it.")
-        return FakeEvidence(tuple(self.evidence[name] for name in names))
+        return Evidence(tuple(self.evidence.values()), self.blockers)
 
     def listed(self, state: str = "open") -> dict[str, Any]:
         """The list as the page gets it."""
@@ -320,9 +317,9 @@ def world(app: FastAPI) -> Iterator[World]:
     def open_book() -> AbstractContextManager[Any]:
         return nullcontext(book)
 
-    watch = EvidenceWatch(world.collect, keep_s=0, patience_s=5)
+    watch = EvidenceWatch(lambda: world, keep_s=0, patience_s=5)
     roles = {"cfo": ["CFO"], "po": ["PO"]}
-    desk = gates_web.Desk(open_book, cast("Any", watch), lambda login: roles.get(login, []))
+    desk = gates_web.Desk(open_book, watch, lambda login: roles.get(login, []))
     app.dependency_overrides = {
         gates_web.desk: lambda: desk,
         gates_web.now: book.clock,
@@ -436,11 +433,9 @@ def test_the_last_vote_decides_and_the_gate_moves_to_the_decided_ones(world: Wor
 def test_a_gate_that_changed_since_the_list_was_drawn_is_refused_and_the_others_go_on(world: World) -> None:
     """Approve what you saw."""
     seen = world.listed()
-    changed = {**world.evidence, "target": replace(world.evidence["target"], digest=digest("drift"))}
-    world.book.renew(2, tuple(changed.values()), (), actor="comporta")
-    world.evidence = changed
-    world.book.gates[1] = replace(world.book.gates[1], evidence=tuple(changed.values()))
-    world.book.gates[3] = replace(world.book.gates[3], evidence=tuple(changed.values()))
+    world.book.gates[2] = replace(
+        world.book.gates[2], digest=digest("asks something else"), changes=("target: a.. -> b..",)
+    )
     answer = world.decide(seen, 1, 2, 3)
     assert [gate["gate"] for gate in answer.json()["decided"]] == [1, 3]
     refused = answer.json()["refused"]
@@ -451,11 +446,11 @@ def test_a_gate_that_changed_since_the_list_was_drawn_is_refused_and_the_others_
 
 def test_all_or_none_records_nothing_when_one_is_refused(world: World) -> None:
     """409, and every gate of the list says why."""
-    world.book.gates[2] = replace(world.book.gates[2], blockers=("rollbacks_proved: 3 of 32 proofs are stale",))
+    world.book.gates[2] = replace(world.book.gates[2], policy=Policy((Need("PO"),), {"PO": ("po",)}))
     answer = world.decide(world.listed(), 1, 2, atomic=True)
     assert answer.status_code == 409
     assert answer.headers["content-type"] == "application/problem+json"
-    assert {each["gate"]: each["code"] for each in answer.json()["refused"]} == {2: "blocked", 1: "atomic"}
+    assert {each["gate"]: each["code"] for each in answer.json()["refused"]} == {2: "no_role", 1: "atomic"}
     assert not world.book.gates[1].votes
 
 
@@ -489,8 +484,9 @@ def test_who_holds_no_role_and_who_is_excluded_is_told_so_beforehand_and_refused
 
 def test_a_no_go_is_possible_while_a_blocker_stands(world: World) -> None:
     """A blocker stops a Go, not an answer."""
-    world.book.gates[1] = replace(world.book.gates[1], blockers=("capacity plan: none",))
+    world.blockers = ("capacity plan: none",)
     seen = world.listed()
+    assert seen["gates"][0]["blockers"] == ["capacity plan: none"]
     assert (seen["gates"][0]["mine"]["may"], seen["gates"][0]["mine"]["may_go"]) == (True, False)
     assert world.decide(seen, 1).json()["refused"][0]["code"] == "blocked"
     assert world.decide(seen, 1, decision="no_go").json()["decided"][0]["state"] == "no_go"

@@ -28,7 +28,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from comporta.gates import Choice, Gate, GateBook, UnknownGate, list_digest
-from comporta.gates.evidence import Evidence, collect
+from comporta.gates.evidence import Collector, Evidence
 from comporta.gates.policy import policy_of
 from comporta.orchestration.evidence_watch import EvidenceWatch, NoData
 from comporta.orchestration.gates_models import (
@@ -93,7 +93,7 @@ class Desk:
     """Where gates and their evidence come from."""
 
     open_book: Callable[[], AbstractContextManager[GateBook]]
-    watch: EvidenceWatch[tuple[str, ...], Evidence]
+    watch: EvidenceWatch
     roles_of: Callable[[str], list[str]]
 
 
@@ -102,12 +102,9 @@ def desk() -> Desk:
     """The control database, and evidence from the servers in the project's settings."""
     settings = load_settings()
 
-    def look(names: tuple[str, ...]) -> Evidence:
-        return collect(settings, names, now=datetime.now(UTC))
-
     return Desk(
         open_book=lambda: GateBook(settings.require("control")),
-        watch=EvidenceWatch(look),
+        watch=EvidenceWatch(lambda: Collector(settings, policy_of(settings))),
         roles_of=lambda login: sorted(role for role, holders in policy_of(settings).roles.items() if login in holders),
     )
 
@@ -223,7 +220,7 @@ def list_gates(
         found = book.list(states=OPEN if state == "open" else CLOSED, asker_prefix=prefix)
         seen = [gate for gate in found if person.may("GET", _dag(gate))]
         if state == "open":
-            looked = [_look_again(book, desk.watch, gate) for gate in seen]
+            looked = _look_again(book, desk.watch, seen)
             shown = [_shown(gate, person, moment, no_data) for gate, no_data in looked if gate.state == "open"]
             shown.sort(key=lambda gate: (gate["deadline"], gate["gate"]))
         else:
@@ -251,7 +248,7 @@ def show_gate(gate: int, person: SignedIn, moment: Now, desk: TheDesk) -> dict[s
     with desk.open_book() as book:
         found = book.get(gate)
         _require(person, "GET", found)
-        latest, no_data = _look_again(book, desk.watch, found) if found.state == "open" else (found, None)
+        [(latest, no_data)] = _look_again(book, desk.watch, [found])
         return {
             **_shown(latest, person, moment, no_data),
             "history": [jsonable_encoder(event) for event in book.history(gate)],
@@ -273,12 +270,7 @@ def decide(ballot: Ballot, person: SignedIn, moment: Now, desk: TheDesk) -> Any:
         why = f"not in the list that was shown: {', '.join(map(str, strangers))}"
         raise Refusal(409, "list_changed", why, "Draw the list again, then decide.", decided=[], refused=[])
     with desk.open_book() as book:
-        standing_open = {gate.gate: gate for gate in book.list(states=OPEN)}
-        refused = [
-            refusal
-            for gate in chosen
-            if (refusal := _refusal_before_the_book(book, desk.watch, person, ballot.decision, gate, standing_open))
-        ]
+        refused = _refusals_before_the_book(book, desk.watch, person, ballot.decision, chosen)
         held_back = {refusal.gate for refusal in refused}
         if refused and ballot.atomic:
             others = [_all_or_none(gate) for gate in chosen if gate not in held_back]
@@ -324,40 +316,44 @@ def revoke(gate: int, withdrawal: Withdrawal, person: SignedIn, moment: Now, des
         )
 
 
-def _refusal_before_the_book(
-    book: GateBook,
-    watch: EvidenceWatch[tuple[str, ...], Evidence],
-    person: Person,
-    decision: str,
-    gate: int,
-    standing_open: dict[int, Gate],
-) -> Refused | None:
+def _refusals_before_the_book(
+    book: GateBook, watch: EvidenceWatch, person: Person, decision: str, chosen: Iterable[int]
+) -> list[Refused]:
     """What the ledger cannot know: Airflow's permission, and whether the evidence can be had at all."""
-    found = standing_open.get(gate)
-    if found is None:
+    known = {gate.gate: gate for gate in book.list(states=OPEN)}
+    refused, permitted = [], []
+    for number in chosen:
         try:
-            found = book.get(gate)
+            gate = known[number] if number in known else book.get(number)
         except UnknownGate:
-            return None  # the book says it, and it is recorded
-    if not person.may("PUT", _dag(found)):
-        return Refused(gate=gate, **_forbidden(person, "PUT", found))
-    if decision == "go" and found.state == "open":
-        _, no_data = _look_again(book, watch, found)
-        if no_data:
-            remedy = "Bring that server back, or say No-Go: no data is not good news."
-            return Refused(gate=gate, code="no_data", why=f"no data on the evidence: {no_data}", remedy=remedy)
-    return None
+            continue  # the book says so
+        if person.may("PUT", _dag(gate)):
+            permitted.append(gate)
+        else:
+            refused.append(Refused(gate=number, **_forbidden(person, "PUT", gate)))
+    if decision == "go":
+        remedy = "Bring back what does not answer, or say No-Go."
+        refused += [
+            Refused(gate=gate.gate, code="no_data", why=f"no data on the evidence: {no_data}", remedy=remedy)
+            for gate, no_data in _look_again(book, watch, permitted)
+            if no_data
+        ]
+    return refused
 
 
-def _look_again(book: GateBook, watch: EvidenceWatch[tuple[str, ...], Evidence], gate: Gate) -> tuple[Gate, str | None]:
-    """The gate after it was told of its evidence as it is now, or as it was with the reason why that is not known."""
-    found = watch.look(tuple(sorted(item.name for item in gate.evidence)))
-    if isinstance(found, NoData):
-        return gate, found.why
-    before = {item.name: item.digest for item in gate.evidence}
-    if before == {item.name: item.digest for item in found.items}:
+def _look_again(book: GateBook, watch: EvidenceWatch, gates: list[Gate]) -> list[tuple[Gate, str | None]]:
+    """Each gate after it was told of its evidence as it is now, or as it was with the reason why that is not known."""
+    found = watch.look(gate for gate in gates if gate.state == "open")
+
+    def of_now(gate: Gate) -> tuple[Gate, str | None]:
+        match found.get(gate.gate):
+            case NoData(why=why):
+                return gate, why
+            case Evidence() as latest if latest.digest != gate.evidence_digest:
+                return book.renew(gate.gate, latest.items, latest.blockers, actor="comporta"), None
         return gate, None
-    return book.renew(gate.gate, found.items, gate.blockers, actor="comporta"), None
+
+    return [of_now(gate) for gate in gates]
 
 
 def _shown(gate: Gate, person: Person, moment: datetime, no_data: str | None = None) -> dict[str, Any]:

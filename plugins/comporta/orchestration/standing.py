@@ -51,5 +51,7 @@ def _refusal(gate: Gate, login: str, now: datetime, *, may_answer: bool) -> str:
     if login in gate.policy.excluded:
         return f"You may not decide this gate: {gate.policy.excluded[login]}."
     if gate.why_not(login):
-        return f"You hold none of the roles that decide this gate ({', '.join(need.role for need in gate.policy.needs)})."
+        return (
+            f"You hold none of the roles that decide this gate ({', '.join(need.role for need in gate.policy.needs)})."
+        )
     return ""
