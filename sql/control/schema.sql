@@ -46,7 +46,7 @@ create table comporta.event (
 );
 create unique index event_idempotency_key on comporta.event (idempotency_key) where idempotency_key is not null;
 
-comment on table comporta.event is 'The log. Written by comporta.append only; id has no gaps and follows the order of commits.';
+comment on table comporta.event is 'The log. Written by comporta.record only; id has no gaps and follows the order of commits.';
 comment on column comporta.event.version is 'Position in its stream, from 1, without gaps: the basis of optimistic concurrency.';
 comment on column comporta.event.feature is 'What the event is about: the release, or the feature of a workflow.';
 comment on column comporta.event.phase is 'The change or the step.';
@@ -64,7 +64,7 @@ create table comporta.block (
 );
 -- Digests do not compress: trying costs time for nothing.
 alter table comporta.block alter column leaves set storage external;
-comment on table comporta.block is 'One row for each call of append: the chain. An anchor outside this database needs (n, last_id, hash) of the last row.';
+comment on table comporta.block is 'One row for each call of comporta.record: the chain. An anchor outside this database needs (n, last_id, hash) of the last row.';
 comment on column comporta.block.leaves is 'Digests of the block''s events in order, 32 bytes each; they name the event when a block does not verify.';
 comment on column comporta.block.hash is 'sha256(0x03, n, first_id, last_id, sha256(0x02, leaves), prev_hash); integers as 8 bytes, big-endian.';
 
@@ -86,7 +86,13 @@ create trigger append_only before update or delete or truncate on comporta.block
 alter table comporta.event enable always trigger append_only;
 alter table comporta.block enable always trigger append_only;
 
--- Appends a batch to one stream as one block and returns the ids of its events, in the order given.
+create function comporta.now() returns timestamptz
+    language sql volatile
+    return clock_timestamp();
+comment on function comporta.now() is 'The clock of the ledger and of everything that is timed by it. A test replaces it.';
+
+-- Appends a batch to one stream as one block and returns the ids of its events, in the order given. For the functions that guard a
+-- family of streams; everybody else has comporta.append.
 --
 -- EVENTS is an array of objects with event_type, feature, actor, and optionally workflow, phase, payload, idempotency_key.
 -- EXPECTED_VERSION: the version of the last event that the caller has seen (0: the stream is new), null: any.
@@ -97,7 +103,7 @@ alter table comporta.block enable always trigger append_only;
 --
 -- The digest of an event is sha256 of the wire format of its row (record_send: each field with its type and length, a null
 -- has length -1): no two different rows share it, and one call of a built-in function makes it.
-create function comporta.append(stream text, expected_version integer, events jsonb) returns bigint[]
+create function comporta.record(stream text, expected_version integer, events jsonb) returns bigint[]
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     -- Plans are kept while the table grows from nothing: only index scans stay right.
@@ -124,7 +130,7 @@ begin
             using errcode = 'LG004', hint = 'set client_encoding to ''UTF8''';
     end if;
     if events is null or jsonb_typeof(events) <> 'array' or jsonb_array_length(events) = 0 then
-        raise exception 'append to stream "%" without events: expected a JSON array of at least one object', append.stream
+        raise exception 'append to stream "%" without events: expected a JSON array of at least one object', record.stream
             using errcode = 'LG004';
     end if;
 
@@ -132,7 +138,7 @@ begin
 
     -- One statement for what the rest needs: the end of the chain, the end of the stream, and the keys known already.
     select coalesce(head.n, 0), coalesce(head.last_id, 0), coalesce(head.hash, decode(repeat('00', 32), 'hex')),
-           coalesce((select version from comporta.event where stream = append.stream order by version desc limit 1), 0),
+           coalesce((select version from comporta.event where stream = record.stream order by version desc limit 1), 0),
            array(select (select id from comporta.event where idempotency_key = incoming.event ->> 'idempotency_key')
                    from jsonb_array_elements(events) with ordinality incoming (event, nth)
                   order by nth)
@@ -143,7 +149,7 @@ begin
     if array_remove(former, null) <> '{}' then
         select known.id, known.idempotency_key,
                concat_ws(', ',
-                   case when known.stream is distinct from append.stream then 'stream' end,
+                   case when known.stream is distinct from record.stream then 'stream' end,
                    case when known.feature is distinct from incoming.event ->> 'feature' then 'feature' end,
                    case when known.event_type is distinct from incoming.event ->> 'event_type' then 'event_type' end,
                    case when known.workflow is distinct from incoming.event ->> 'workflow' then 'workflow' end,
@@ -155,7 +161,7 @@ begin
           join comporta.event known on known.id = former[nth]
          where (known.stream, known.feature, known.event_type, known.workflow, known.phase, known.payload, known.actor)
                is distinct from
-               (append.stream, incoming.event ->> 'feature', incoming.event ->> 'event_type', incoming.event ->> 'workflow',
+               (record.stream, incoming.event ->> 'feature', incoming.event ->> 'event_type', incoming.event ->> 'workflow',
                 incoming.event ->> 'phase', coalesce(nullif(incoming.event -> 'payload', 'null'), '{}'), incoming.event ->> 'actor')
          order by nth
          limit 1;
@@ -174,16 +180,16 @@ begin
     end if;
 
     if expected_version <> found_version then
-        raise exception 'stream "%" is at version %, expected %', append.stream, found_version, expected_version
+        raise exception 'stream "%" is at version %, expected %', record.stream, found_version, expected_version
             using errcode = 'LG001',
-                  detail = json_build_object('stream', append.stream, 'expected', expected_version, 'found', found_version),
+                  detail = json_build_object('stream', record.stream, 'expected', expected_version, 'found', found_version),
                   hint = 'Nothing was written. Read the stream again, decide again, append with the version found.';
     end if;
 
-    recorded := clock_timestamp();
+    recorded := comporta.now();
     with added as (
         insert into comporta.event (id, stream, version, feature, event_type, workflow, phase, payload, actor, "timestamp", idempotency_key)
-        select head_id + nth, append.stream, found_version + nth, incoming.feature, incoming.event_type, incoming.workflow,
+        select head_id + nth, record.stream, found_version + nth, incoming.feature, incoming.event_type, incoming.workflow,
                incoming.phase, coalesce(incoming.payload, '{}'), incoming.actor, recorded, incoming.idempotency_key
           from rows from (jsonb_to_recordset(fresh) as (
                    feature text, event_type text, workflow text, phase text, payload jsonb, actor text, idempotency_key text))
@@ -212,7 +218,25 @@ begin
          order by nth);
 end
 $$;
-comment on function comporta.append(text, integer, jsonb) is 'The only way into the ledger: appends events to a stream as one block of the chain.';
+comment on function comporta.record(text, integer, jsonb) is
+    'The only way into the ledger: appends events to a stream as one block of the chain. Called by functions only: nobody is granted it.';
+revoke all on function comporta.record(text, integer, jsonb) from public;
+
+-- Streams that begin with "gate/" are written by the functions that guard them: a vote is checked before it is recorded.
+create function comporta.append(stream text, expected_version integer, events jsonb) returns bigint[]
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if starts_with(stream, 'gate/') then
+        raise exception 'stream "%" belongs to a gate and is not written by comporta.append', stream
+            using errcode = 'LG005',
+                  hint = 'Open, vote, revoke, renew and consume through the functions of the gates; they check first, then record.';
+    end if;
+    return comporta.record(stream, expected_version, events);
+end
+$$;
+comment on function comporta.append(text, integer, jsonb) is 'Appends events to a stream as one block of the chain; the streams of gates are refused.';
 
 revoke all on function comporta.append(text, integer, jsonb) from public;
 grant usage on schema comporta to comporta_app;

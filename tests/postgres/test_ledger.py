@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from comporta.ledger import (
     Event,
+    GuardedStream,
     IdempotencyConflict,
     Ledger,
     LedgerBusy,
@@ -231,6 +232,47 @@ def test_a_payload_that_cannot_be_kept_is_refused_and_nothing_is_written(
 def test_an_append_without_events_is_refused(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match="without events"):
         ledger.append("s", [])
+
+
+@pytest.mark.parametrize("name", ["gate/", "gate/rollout/1"])
+def test_a_stream_of_a_gate_is_refused_and_the_way_out_named(ledger: Ledger, name: str) -> None:
+    with pytest.raises(GuardedStream, match=f'stream "{name}" belongs to a gate') as refused:
+        ledger.append(name, [event()])
+    assert "functions of the gates" in str(refused.value)
+    assert ledger.append("gates/1", [event()]) == (1,)
+
+
+def test_the_application_role_cannot_call_what_writes_any_stream(owner: psycopg.Connection) -> None:
+    owner.execute("set role comporta_app")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="function record"):
+        owner.execute("select comporta.record('gate/1', 0, '[]')")
+
+
+def test_a_function_that_guards_a_stream_writes_it_into_the_same_chain(
+    owner: psycopg.Connection, ledger: Ledger
+) -> None:
+    owner.execute(
+        """create function comporta.vote() returns bigint[] language sql security definer
+           return comporta.record('gate/1', 0, '[{"event_type": "voted", "feature": "f", "actor": "a"}]')"""
+    )
+    owner.execute("grant execute on function comporta.vote() to comporta_app")
+    ledger.append("s", [event()])
+    owner.execute("set role comporta_app")
+    assert owner.execute("select comporta.vote()").fetchone() == ([2],)
+    owner.execute("reset role")
+    assert verify(owner).ok
+
+
+def test_events_are_timed_by_the_clock_of_the_ledger_which_a_test_may_replace(
+    owner: psycopg.Connection, ledger: Ledger
+) -> None:
+    ledger.append("s", [event()])
+    owner.execute(
+        "create or replace function comporta.now() returns timestamptz language sql as "
+        "$$select timestamptz '2029-01-01 12:00+00'$$"
+    )
+    ledger.append("s", [event()])
+    assert [found.timestamp.year == 2029 for found in ledger.read()] == [False, True]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

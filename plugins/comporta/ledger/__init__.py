@@ -1,6 +1,7 @@
 """The ledger: an append-only, gap-free, hash-chained log in the control database, and what is folded from it."""
 
 from comporta.ledger.errors import (
+    GuardedStream,
     IdempotencyConflict,
     LedgerBusy,
     LedgerError,
@@ -18,6 +19,7 @@ from comporta.ledger.verification import Head, Verification, verify
 __all__ = [
     "Event",
     "EventType",
+    "GuardedStream",
     "Head",
     "IdempotencyConflict",
     "Ledger",

@@ -48,6 +48,10 @@ class UnknownEventType(LedgerError):
     """The event type is not in the catalogue ``comporta.ledger.EventType``."""
 
 
+class GuardedStream(LedgerError):
+    """The stream belongs to a gate; the functions of the gates check what is asked and write it."""
+
+
 class LedgerBusy(LedgerError):
     """Another writer held the ledger for longer than the lock budget."""
 

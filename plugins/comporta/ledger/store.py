@@ -12,7 +12,14 @@ import psycopg
 from psycopg.rows import class_row
 
 from comporta.errors import UnreachableServer
-from comporta.ledger.errors import IdempotencyConflict, LedgerBusy, LedgerError, LedgerNotInstalled, VersionConflict
+from comporta.ledger.errors import (
+    GuardedStream,
+    IdempotencyConflict,
+    LedgerBusy,
+    LedgerError,
+    LedgerNotInstalled,
+    VersionConflict,
+)
 from comporta.ledger.event import Event, NewEvent
 from comporta.ledger.state import StreamState
 from comporta.ledger.verification import Head, Verification, verify
@@ -179,8 +186,8 @@ def _translate(error: psycopg.Error) -> Exception:
     key_twice = error.diag.constraint_name == "event_idempotency_key"
     no_role = error.sqlstate == "22023" and "comporta_app" in said
     match error.sqlstate:
-        case "LG001" | "LG002":
-            return _conflict(error)
+        case "LG001" | "LG002" | "LG005":
+            return _refusal(error)
         case "23505" if key_twice:
             key = (error.diag.message_detail or "").partition(")=(")[2].rpartition(") already")[0]
             return IdempotencyConflict(key, event_id=None, differs="occurs twice in one call")
@@ -200,7 +207,9 @@ def _translate(error: psycopg.Error) -> Exception:
             return error
 
 
-def _conflict(error: psycopg.Error) -> Exception:
+def _refusal(error: psycopg.Error) -> Exception:
+    if error.sqlstate == "LG005":
+        return GuardedStream(f"{error.diag.message_primary}; nothing was written", remedy=error.diag.message_hint or "")
     detail = json.loads(error.diag.message_detail or "{}")
     if error.sqlstate == "LG001":
         return VersionConflict(detail["stream"], expected=detail["expected"], found=detail["found"])

@@ -1,0 +1,159 @@
+-- Purpose:     the streams of gates are written only by the functions that guard them; one clock for all that is timed.
+-- Requires:    0002_current_state.sql.
+-- Locks:       none for longer than it takes to replace a function.
+-- Transaction: yes.
+
+create function comporta.now() returns timestamptz
+    language sql volatile
+    return clock_timestamp();
+comment on function comporta.now() is 'The clock of the ledger and of everything that is timed by it. A test replaces it.';
+
+-- Appends a batch to one stream as one block and returns the ids of its events, in the order given. For the functions that guard a
+-- family of streams; everybody else has comporta.append.
+--
+-- EVENTS is an array of objects with event_type, feature, actor, and optionally workflow, phase, payload, idempotency_key.
+-- EXPECTED_VERSION: the version of the last event that the caller has seen (0: the stream is new), null: any.
+-- An event whose idempotency key is in the ledger already is not written again: its first id is returned.
+--
+-- Numbers and chain are given out under one lock that is held until commit, so the order of ids is the order of
+-- commits and "where id > last" misses nothing. Commit soon after calling: every other writer waits for it.
+--
+-- The digest of an event is sha256 of the wire format of its row (record_send: each field with its type and length, a null
+-- has length -1): no two different rows share it, and one call of a built-in function makes it.
+create function comporta.record(stream text, expected_version integer, events jsonb) returns bigint[]
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    -- Plans are kept while the table grows from nothing: only index scans stay right.
+    set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    head_n    bigint;
+    head_id   bigint;
+    head_hash bytea;
+    former    bigint[];
+    fresh     jsonb := events;
+    found_version integer;
+    new_head_id bigint;
+    recorded  timestamptz;
+    conflict  record;
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'the ledger is written under READ COMMITTED only; this transaction is %', upper(current_setting('transaction_isolation'))
+            using errcode = 'LG004', hint = 'An older snapshot cannot see the last event. Append in a transaction of its own.';
+    end if;
+    if current_setting('client_encoding') <> 'UTF8' then
+        raise exception 'the ledger is written with client_encoding UTF8 only; this session has %', current_setting('client_encoding')
+            using errcode = 'LG004', hint = 'set client_encoding to ''UTF8''';
+    end if;
+    if events is null or jsonb_typeof(events) <> 'array' or jsonb_array_length(events) = 0 then
+        raise exception 'append to stream "%" without events: expected a JSON array of at least one object', record.stream
+            using errcode = 'LG004';
+    end if;
+
+    perform pg_advisory_xact_lock(hashtext('comporta'), hashtext('ledger'));
+
+    -- One statement for what the rest needs: the end of the chain, the end of the stream, and the keys known already.
+    select coalesce(head.n, 0), coalesce(head.last_id, 0), coalesce(head.hash, decode(repeat('00', 32), 'hex')),
+           coalesce((select version from comporta.event where stream = record.stream order by version desc limit 1), 0),
+           array(select (select id from comporta.event where idempotency_key = incoming.event ->> 'idempotency_key')
+                   from jsonb_array_elements(events) with ordinality incoming (event, nth)
+                  order by nth)
+      into head_n, head_id, head_hash, found_version, former
+      from (select) as always
+      left join (select n, last_id, hash from comporta.block order by n desc limit 1) as head on true;
+
+    if array_remove(former, null) <> '{}' then
+        select known.id, known.idempotency_key,
+               concat_ws(', ',
+                   case when known.stream is distinct from record.stream then 'stream' end,
+                   case when known.feature is distinct from incoming.event ->> 'feature' then 'feature' end,
+                   case when known.event_type is distinct from incoming.event ->> 'event_type' then 'event_type' end,
+                   case when known.workflow is distinct from incoming.event ->> 'workflow' then 'workflow' end,
+                   case when known.phase is distinct from incoming.event ->> 'phase' then 'phase' end,
+                   case when known.payload is distinct from coalesce(nullif(incoming.event -> 'payload', 'null'), '{}') then 'payload' end,
+                   case when known.actor is distinct from incoming.event ->> 'actor' then 'actor' end) as differs
+          into conflict
+          from jsonb_array_elements(events) with ordinality incoming (event, nth)
+          join comporta.event known on known.id = former[nth]
+         where (known.stream, known.feature, known.event_type, known.workflow, known.phase, known.payload, known.actor)
+               is distinct from
+               (record.stream, incoming.event ->> 'feature', incoming.event ->> 'event_type', incoming.event ->> 'workflow',
+                incoming.event ->> 'phase', coalesce(nullif(incoming.event -> 'payload', 'null'), '{}'), incoming.event ->> 'actor')
+         order by nth
+         limit 1;
+        if found then
+            raise exception 'idempotency key "%" already names event %, which differs in: %', conflict.idempotency_key, conflict.id, conflict.differs
+                using errcode = 'LG002',
+                      detail = json_build_object('idempotency_key', conflict.idempotency_key, 'id', conflict.id, 'differs', conflict.differs),
+                      hint = 'Nothing was written. A new intent needs a new key; a repeated one must be repeated unchanged.';
+        end if;
+        select coalesce(jsonb_agg(event order by nth), '[]') into fresh
+          from jsonb_array_elements(events) with ordinality incoming (event, nth)
+         where former[nth] is null;
+        if fresh = '[]' then
+            return former;
+        end if;
+    end if;
+
+    if expected_version <> found_version then
+        raise exception 'stream "%" is at version %, expected %', record.stream, found_version, expected_version
+            using errcode = 'LG001',
+                  detail = json_build_object('stream', record.stream, 'expected', expected_version, 'found', found_version),
+                  hint = 'Nothing was written. Read the stream again, decide again, append with the version found.';
+    end if;
+
+    recorded := comporta.now();
+    with added as (
+        insert into comporta.event (id, stream, version, feature, event_type, workflow, phase, payload, actor, "timestamp", idempotency_key)
+        select head_id + nth, record.stream, found_version + nth, incoming.feature, incoming.event_type, incoming.workflow,
+               incoming.phase, coalesce(incoming.payload, '{}'), incoming.actor, recorded, incoming.idempotency_key
+          from rows from (jsonb_to_recordset(fresh) as (
+                   feature text, event_type text, workflow text, phase text, payload jsonb, actor text, idempotency_key text))
+               with ordinality incoming (feature, event_type, workflow, phase, payload, actor, idempotency_key, nth)
+        returning id, sha256(record_send(row(
+            id, stream, version, feature, event_type, workflow, phase, payload, actor, "timestamp", idempotency_key))) as leaf
+    ), whole as (
+        select count(*) as size, string_agg(leaf, ''::bytea order by id) as leaves from added
+    )
+    insert into comporta.block (n, first_id, last_id, leaves, prev_hash, hash)
+    select head_n + 1, head_id + 1, head_id + size, leaves, head_hash,
+           sha256('\x03'::bytea || int8send(head_n + 1) || int8send(head_id + 1) || int8send(head_id + size)
+                  || sha256('\x02'::bytea || leaves) || head_hash)
+      from whole
+    returning last_id into new_head_id;
+
+    -- Only wakes readers: they pull by id, and poll in case the wake-up is lost.
+    perform pg_notify('comporta_ledger', new_head_id::text);
+
+    if new_head_id - head_id = cardinality(former) then
+        return array(select generate_series(head_id + 1, new_head_id));
+    end if;
+    return array(
+        select coalesce(former[nth], head_id + count(*) filter (where former[nth] is null) over (order by nth))
+          from generate_series(1, cardinality(former)) nth
+         order by nth);
+end
+$$;
+comment on function comporta.record(text, integer, jsonb) is
+    'The only way into the ledger: appends events to a stream as one block of the chain. Called by functions only: nobody is granted it.';
+revoke all on function comporta.record(text, integer, jsonb) from public;
+
+-- Streams that begin with "gate/" are written by the functions that guard them: a vote is checked before it is recorded.
+create or replace function comporta.append(stream text, expected_version integer, events jsonb) returns bigint[]
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if starts_with(stream, 'gate/') then
+        raise exception 'stream "%" belongs to a gate and is not written by comporta.append', stream
+            using errcode = 'LG005',
+                  hint = 'Open, vote, revoke, renew and consume through the functions of the gates; they check first, then record.';
+    end if;
+    return comporta.record(stream, expected_version, events);
+end
+$$;
+comment on function comporta.append(text, integer, jsonb) is 'Appends events to a stream as one block of the chain; the streams of gates are refused.';
+
+comment on table comporta.event is 'The log. Written by comporta.record only; id has no gaps and follows the order of commits.';
+comment on table comporta.block is 'One row for each call of comporta.record: the chain. An anchor outside this database needs (n, last_id, hash) of the last row.';
