@@ -27,7 +27,7 @@ class Patience:
         return tries >= self.tries and age >= timedelta(hours=self.away_hours if away else self.hours)
 
 
-def pause(tries: int, key: str, patience: Patience = Patience()) -> timedelta:  # noqa: B008 - frozen
+def pause(tries: int, key: str, patience: Patience = Patience()) -> timedelta:
     """The pause after try number ``tries`` (from 1): doubling, and between half and all of that by ``key``.
 
     The jitter is a function of key and number, so the same mail always waits alike, and mails that failed together part.

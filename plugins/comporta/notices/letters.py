@@ -42,7 +42,9 @@ class Content:
 
     def letter(self) -> Letter:
         """As mail carries it."""
-        plain, html = (_environment().get_template(f"letter.{kind}.j2").render(content=self) for kind in ("txt", "html"))
+        plain, html = (
+            _environment().get_template(f"letter.{kind}.j2").render(content=self) for kind in ("txt", "html")
+        )
         return Letter(self.subject, plain, html)
 
 
@@ -58,14 +60,15 @@ def about_gate(notice: Notice, event: Event, gate: Gate, pages: Pages, *, reache
     ]
     if gate.valid_until:
         facts.append(("holds until", moment(gate.valid_until)))
+    missing = gate.missing if gate.state == "open" else ()
+    changes = gate.changes if notice == Notice.EVIDENCE_CHANGED else ()
     lists = [
-        ("Still missing", tuple(f"{each.count} x {each.role}: {' or '.join(each.holders) or 'nobody holds it'}" for each in gate.missing)
-         if gate.state == "open" else ()),
-        ("Votes", tuple(f"{vote.actor}: {_WORDS[gate.kind][vote.decision]}, {vote.reason}" for vote in gate.votes)),
+        ("Still missing", [f"{each.count} x {each.role}: {' or '.join(each.holders) or 'nobody'}" for each in missing]),
+        ("Votes", [f"{vote.actor}: {_WORDS[gate.kind][vote.decision]}, {vote.reason}" for vote in gate.votes]),
         ("In the way of a Go", gate.blockers),
-        ("What changed", tuple(gate.changes) if notice == Notice.EVIDENCE_CHANGED else ()),
-        ("Evidence", tuple(f"{item.title}: {item.detail or 'no detail'} (digest {item.digest[:12]})" for item in gate.evidence)),
-    ]  # fmt: skip
+        ("What changed", changes),
+        ("Evidence", [f"{item.title}: {item.detail or item.digest[:12]}" for item in gate.evidence]),
+    ]
     links = [("Decide", pages.gates())] if gate.state == "open" else [("Gates", pages.gates())]
     links += [(item.title, pages.report(item.link)) for item in gate.evidence if item.link]
     return Content(
@@ -116,59 +119,68 @@ def _said(each: Mapping[str, Any]) -> str:
 
 
 def _headline(notice: Notice, event: Event, gate: Gate) -> str:
-    what = gate.name if gate.kind == "decision" else f"readiness of {', '.join(need.role for need in gate.policy.needs)}"
-    asked = "Go or No-Go" if gate.kind == "decision" else "Ready or Blocker"
-    closes = f"{gate.deadline.astimezone(UTC):%H:%M} UTC"
+    decision = gate.kind == "decision"
+    what = gate.name if decision else f"readiness of {', '.join(need.role for need in gate.policy.needs)}"
+    asked = f"{'Go or No-Go' if decision else 'Ready or Blocker'}? {what}, by {gate.deadline.astimezone(UTC):%H:%M} UTC"
     match notice:
         case Notice.OPENED:
-            return f"{asked}? {what}, by {closes}"
+            text = asked
         case Notice.REMINDER:
-            return f"Reminder {event.payload.get('nth', '')}: {asked}? {what}, by {closes}"
-        case Notice.BLOCKER if event.event_type == "gate_expired":
-            return f"Blocker by silence: {what}"
-        case Notice.EXPIRED:
-            lapsed = event.payload.get("was") == "go"
-            return f"Go lapsed unused: {what}" if lapsed else f"Closed without an answer: {what}"
-        case Notice.NO_GO | Notice.DECIDED | Notice.BLOCKER:
-            return f"{_WORDS[gate.kind].get(str(event.payload.get('decision')), 'Decided')}: {what}"
-        case Notice.WITHDRAWN if event.event_type == "gate_reopened":
-            return f"Open again: {what}"
-        case Notice.WITHDRAWN:
-            return f"Withdrawn: {what}"
+            text = f"Reminder {event.payload.get('nth', '')}: {asked}"
         case Notice.EVIDENCE_CHANGED:
-            return f"Your vote is void, the evidence changed: {what}"
+            text = f"The evidence changed: {what}"
+        case Notice.WITHDRAWN:
+            text = f"{'Open again' if event.event_type == 'gate_reopened' else 'Withdrawn'}: {what}"
+        case Notice.UNREACHED:
+            text = f"{event.payload.get('recipient')} was not reached: {what}"
+        case _ if event.event_type == "gate_expired":
+            text = f"{_expired(event, gate)}: {what}"
         case _:
-            return f"Not reached, {event.payload.get('recipient')}: {what}"
+            text = f"{_answer(event, gate)}: {what}"
+    return text
+
+
+def _answer(event: Event, gate: Gate) -> str:
+    return _WORDS[gate.kind].get(str(event.payload.get("decision")), "Decided")
+
+
+def _expired(event: Event, gate: Gate) -> str:
+    if event.payload.get("was") == "go":
+        return "Go lapsed unused"
+    return "Blocker by silence" if gate.kind == "readiness" else "Closed without an answer"
 
 
 def _lead(notice: Notice, event: Event, gate: Gate, reached: str) -> str:
     payload = event.payload
-    by = ", ".join(str(each) for each in payload.get("by", ())) or event.actor
-    reason = f": {payload['reason']}" if payload.get("reason") else ""
-    silent = ", ".join(str(each) for each in payload.get("silent", ())) or "nobody in particular"
-    greeting = f"{reached}, " if reached else ""
+    to = f"{reached}: " if reached else ""
     ask = "an answer is asked of you" if gate.kind == "readiness" else "your decision is asked for"
+    silent = ", ".join(str(each) for each in payload.get("silent", ())) or "nobody in particular"
+    why = payload.get("why") or payload.get("reason")
     match notice:
         case Notice.OPENED:
-            return f"{greeting}{ask}. Without one the gate closes at {moment(gate.deadline)}: silence is never a Go."
+            text = f"{to}{ask}. Without one the gate closes at {moment(gate.deadline)}: silence is never a Go."
         case Notice.REMINDER:
-            return f"{greeting}{ask}; {silent} did not answer yet. The gate closes at {moment(gate.deadline)}."
-        case Notice.BLOCKER | Notice.EXPIRED if event.event_type == "gate_expired":
-            if payload.get("was") == "go":
-                return "The Go was not used while it held. Whoever needs it asks again."
-            word = "That counts as a Blocker" if gate.kind == "readiness" else "Nothing was let through"
-            return f"No answer by {moment(gate.deadline)} from {silent}. {word}."
-        case Notice.NO_GO | Notice.DECIDED | Notice.BLOCKER:
-            return f"{_WORDS[gate.kind].get(str(payload.get('decision')), 'Decided')} by {by}{reason}."
-        case Notice.WITHDRAWN:
-            return f"The question does not stand as it was put{': ' + str(payload['why']) if payload.get('why') else ''}."
+            text = f"{to}{ask}; {silent} did not answer yet. The gate closes at {moment(gate.deadline)}."
         case Notice.EVIDENCE_CHANGED:
-            return f"{greeting}what you voted on is not what it was, so your vote does not count. Look again, and vote again."
-        case _:
-            return (
+            text = (
+                f"{to}what the gate rests on is not what it was. Votes cast before do not count: look, and vote again."
+            )
+        case Notice.WITHDRAWN:
+            text = f"The question does not stand as it was put{f': {why}' if why else ''}."
+        case Notice.UNREACHED:
+            text = (
                 f"{payload.get('recipient')} could not be told ({payload.get('notice')}): {payload.get('said')}. "
                 "Please reach them another way; the gate closes as planned."
             )
+        case _ if event.event_type == "gate_expired" and payload.get("was") == "go":
+            text = "The Go was not used while it held. Whoever needs it asks again."
+        case _ if event.event_type == "gate_expired":
+            so = "That counts as a Blocker" if gate.kind == "readiness" else "Nothing was let through"
+            text = f"No answer by {moment(gate.deadline)} from {silent}. {so}."
+        case _:
+            by = ", ".join(str(each) for each in payload.get("by", ())) or event.actor
+            text = f"{_answer(event, gate)} by {by}{f': {why}' if why else ''}."
+    return text
 
 
 @cache

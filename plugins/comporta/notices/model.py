@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
-
-GateFacts = Mapping[str, Any]
-"""A gate as ``Gate.as_json()`` gives it."""
 
 
 class Notice(StrEnum):
-    """What a mail tells. All but the last two are occasions of the escalation matrix in ``config/gates.yaml``."""
+    """What a mail tells. All but the last are occasions of the escalation matrix in ``config/gates.yaml``."""
 
     OPENED = "opened"
     REMINDER = "reminder"
