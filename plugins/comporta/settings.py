@@ -45,12 +45,18 @@ class Settings(BaseSettings):
     shadow_3_dsn: str = ""
     shadow_4_dsn: str = ""
     release: Path = Field(default=Path("config/release.yaml"))
+    gates: Path = Field(default=Path("config/gates.yaml"))
     archives: Path = Field(default=Path("archives"))
 
     @property
     def release_path(self) -> Path:
         """The release file, absolute."""
         return self.home / self.release
+
+    @property
+    def gates_path(self) -> Path:
+        """The gates file, absolute."""
+        return self.home / self.gates
 
     @property
     def archives_path(self) -> Path:

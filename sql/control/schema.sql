@@ -1,5 +1,5 @@
--- Purpose:     the schema comporta of the control database as it is after all migrations: the one file to read.
---              A test compares it with the migrations; change both, and never a migration that was released.
+-- Purpose:     the ledger as it is after all migrations that changed it: the one file to read. What stands in one migration alone, such as
+--              the gates (0004), is read there. A test holds this file and the migrations together; never change a migration that was released.
 -- Requires:    as 0001_ledger.sql. Databases are made by the migrations, not by this file.
 -- Locks:       none on anything that exists.
 -- Transaction: yes.

@@ -6,24 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from comporta.errors import ConfigurationError
+from comporta.files import Strict, read_file, refused
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Objective(_Strict):
+class Objective(Strict):
     """What a recovery may cost: seconds until normal work (RTO), and what may be missing afterwards (RPO)."""
 
     recovery_s: Annotated[float, Field(gt=0)]
     lost: Annotated[int, Field(ge=0)]
 
 
-class DrillPlan(_Strict):
+class DrillPlan(Strict):
     """The file: an objective for each drill, and how fast a copy of a server may be read."""
 
     objectives: Mapping[str, Objective]
@@ -42,30 +38,9 @@ class DrillPlan(_Strict):
 
 def load_plan(path: Path, drills: tuple[str, ...]) -> DrillPlan:
     """Read ``path``; ConfigurationError names every key that is unknown, missing or wrong. ``drills`` are those there are."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error.strerror})", remedy="Check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: is not YAML: {error}", remedy="Correct the file.") from error
-    try:
-        plan = DrillPlan.model_validate(content)
-    except ValidationError as error:
-        found = "\n  ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'the file'}: "
-            f"{'unknown key' if item['type'] == 'extra_forbidden' else item['msg']}"
-            for item in error.errors()
-        )
-        raise _refused(path, error.error_count(), found) from error
+    plan = read_file(path, DrillPlan)
     if unknown := sorted(plan.objectives.keys() - set(drills)):
-        found = "\n  ".join(f"objectives.{name}: no such drill" for name in unknown)
-        raise _refused(path, len(unknown), found)
+        raise refused(path, [f"objectives.{name}: no such drill" for name in unknown])
     for name in drills:
         plan.of(name)
     return plan
-
-
-def _refused(path: Path, count: int, found: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{path}: {count} setting(s) refused\n  {found}", remedy="Correct the keys named above; nothing was contacted."
-    )

@@ -39,6 +39,18 @@ class EventType(StrEnum):
     # Mail, stream "mail/<event>/<login>": feature = that of the event, workflow = "mail", phase = what it tells.
     MAIL_SENT = "mail_sent"
     MAIL_FAILED = "mail_failed"
+    # Gates, stream "gate/<key>": feature = release, workflow = "gate", phase = the gate's name. Written by comporta.gate_* only.
+    GATE_OPENED = "gate_opened"
+    GATE_EVIDENCE_CHANGED = "gate_evidence_changed"
+    GATE_VOTE_CAST = "gate_vote_cast"
+    GATE_VOTE_REVOKED = "gate_vote_revoked"
+    GATE_VOTE_REFUSED = "gate_vote_refused"
+    GATE_DECIDED = "gate_decided"
+    GATE_REOPENED = "gate_reopened"
+    GATE_CONSUMED = "gate_consumed"
+    GATE_EXPIRED = "gate_expired"
+    GATE_REMINDED = "gate_reminded"
+    GATE_WITHDRAWN = "gate_withdrawn"
 
     @classmethod
     def parse(cls, name: str) -> EventType:

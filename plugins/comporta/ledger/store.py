@@ -51,6 +51,11 @@ class Ledger:
     ) -> None:
         self.close()
 
+    @property
+    def connection(self) -> psycopg.Connection:
+        """The connection behind it, for the rooms whose events only functions of the database may write."""
+        return self._conn
+
     def close(self) -> None:
         """Close the connection that this ledger opened; a connection that was handed in stays open."""
         if self._dsn is not None:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from comporta.errors import ConfigurationError
+from comporta.files import Strict, read_file
 from comporta.postgres.script import Script
 
 Milliseconds = Annotated[int, Field(gt=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Budget(_Strict):
+class Budget(Strict):
     """What a change may cost while people use the target."""
 
     longest_stall_ms: Milliseconds = 200
@@ -30,7 +25,7 @@ class Budget(_Strict):
     index_timeout_s: Annotated[int, Field(gt=0)] = 3600
 
 
-class BudgetOverride(_Strict):
+class BudgetOverride(Strict):
     """The parts of the budget in which one change differs from its release."""
 
     longest_stall_ms: Milliseconds | None = None
@@ -39,16 +34,16 @@ class BudgetOverride(_Strict):
     index_timeout_s: Annotated[int, Field(gt=0)] | None = None
 
 
-class DryRunPlan(_Strict):
+class DryRunPlan(Strict):
     """How STAGE 2 loads the clone, and which of the catalogue's own queries it times before and after each change."""
 
     reads_per_s: Annotated[int, Field(ge=0, le=10_000)] = 50
     writes_per_s: Annotated[int, Field(ge=0, le=10_000)] = 50
     settle_s: Annotated[float, Field(ge=0, le=600)] = 2.0
-    queries: dict[str, str] = {}
+    queries: dict[str, str] = Field(default_factory=dict)
 
 
-class ProofPlan(_Strict):
+class ProofPlan(Strict):
     """How STAGE 3 proves each rollback: under which scenarios, under how much traffic, and with what in its way.
 
     ``longest_wait_ms`` is the longest that the rollback may make others queue while readers hold it up for ``obstacle_s``.
@@ -67,16 +62,18 @@ class ProofPlan(_Strict):
         return {name: getattr(self, name) for name in ("reads_per_s", "writes_per_s", "obstacle_s", "longest_wait_ms")}
 
 
-class _ChangeEntry(_Strict):
+class _ChangeEntry(Strict):
     stem: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
     title: str
     requires: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
-    accepts: dict[Annotated[str, Field(pattern=r"^[A-Z]\d\d$")], Annotated[str, Field(min_length=10)]] = {}
+    accepts: dict[Annotated[str, Field(pattern=r"^[A-Z]\d\d$")], Annotated[str, Field(min_length=10)]] = Field(
+        default_factory=dict
+    )
     budget: BudgetOverride = BudgetOverride()
 
 
-class _ReleaseFile(_Strict):
+class _ReleaseFile(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     title: str
     author: str
@@ -138,7 +135,7 @@ class Release:
 
 def load_release(path: Path, sql: Path) -> Release:
     """Read ``path`` and every script under ``sql``; ConfigurationError or ScriptError names what is wrong and where."""
-    entry = _read_file(path)
+    entry = read_file(path, _ReleaseFile)
     _check_dependencies(entry, path)
     missing = [
         f"{name}: {file}"
@@ -160,47 +157,6 @@ def load_release(path: Path, sql: Path) -> Release:
         dry_run=entry.dry_run,
         proof=entry.proof,
     )
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error: elsewhere the later silently replaces the earlier."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-def _read_file(path: Path) -> _ReleaseFile:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            content = _UniqueKeys(stream).get_single_data()
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error.strerror})", remedy="Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: is not UTF-8", remedy="Save the file as UTF-8.") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: is not YAML: {error}", remedy="Correct the file.") from error
-    try:
-        return _ReleaseFile.model_validate(content)
-    except ValidationError as error:
-        found = "\n  ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {_reason(item['type'], item['msg'])}"
-            for item in error.errors()
-        )
-        raise ConfigurationError(
-            f"{path}: {error.error_count()} setting(s) refused\n  {found}",
-            remedy="Correct the keys named above; nothing was contacted.",
-        ) from error
-
-
-def _reason(kind: str, message: str) -> str:
-    return "unknown key" if kind == "extra_forbidden" else message
 
 
 def _check_dependencies(entry: _ReleaseFile, path: Path) -> None:

@@ -1,0 +1,1 @@
+select comporta.gate_consume(%s, %s, %s)

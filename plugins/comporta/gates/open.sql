@@ -1,0 +1,1 @@
+select comporta.gate_open(%s, %s, %s)

@@ -1,0 +1,1 @@
+select comporta.gate_renew(%s, %s, %s, %s)

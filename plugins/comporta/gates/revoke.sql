@@ -1,0 +1,1 @@
+select comporta.gate_revoke(%s, %s, %s, %s)
