@@ -6,7 +6,7 @@ sync. Who is told of what is the escalation matrix in `config/gates.yaml`.
 
 | step | what it does | touches |
 |---|---|---|
-| `wait_for_mail` | waits without a worker until a mail is due; records reminders and expiries of gates on time | the control database |
+| `wait_for_mail` | waits, without a worker, until a mail is due; records reminders and expiries of gates | the control database |
 | `send_mail` | sends what is due over the connection `smtp_default` | the mail server, `comporta.mail` |
 
 **Starts** by itself and always: a run waits for the next mail and sends it, then the next run waits. Leave it unpaused.

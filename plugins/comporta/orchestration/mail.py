@@ -87,9 +87,8 @@ def _headers(mail: Mail) -> dict[str, str]:
 
 
 def _close(hook: PostHook | None) -> None:
-    client = hook and hook._smtp_client  # the hook's own way to end is only a context manager
-    if client is not None:
-        client.close()
+    if hook is not None and hook._smtp_client is not None:
+        hook.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # the hook's own way to end
 
 
 def _in_our_words(error: Exception, mail: Mail) -> Exception:
