@@ -483,7 +483,7 @@ def test_minutes_go_to_everyone(desk: Desk, outbox: Outbox, directory: GatesFile
         "run_id": "scheduled__2026-11-24",
         "sentence": "1 blocker.",
         "readiness": [{"owner": "DBA", "word": "Ready", "by": "dba", "reason": "proved"}],
-        "blockers": [{"owner": "PO", "what": "no capacity plan is recorded", "age": "2 days"}],
+        "blockers": [{"owner": "PO", "what": "no capacity plan is recorded", "age": "for 2 days, 3 syncs"}],
         "decisions": [{"name": "rollout", "word": "No-Go", "by": ["cfo"], "reason": "too early"}],
         "actions": [{"who": "PO", "what": "record a capacity plan"}],
     }
@@ -505,7 +505,7 @@ def test_minutes_go_to_everyone(desk: Desk, outbox: Outbox, directory: GatesFile
     assert mails[0].subject == "[Comporta] Daily sync 2026-11-24: 1 blocker; rollout: No-Go"
     for text in (
         "DBA: Ready by dba: proved",
-        "PO: no capacity plan is recorded (for 2 days)",
+        "PO: no capacity plan is recorded (for 2 days, 3 syncs)",
         "PO: record a capacity plan",
     ):
         assert text in mails[0].plain

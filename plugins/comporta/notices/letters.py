@@ -90,7 +90,7 @@ def about_minutes(event: Event, pages: Pages) -> Letter:
     count = f"{len(blockers)} blocker{'' if len(blockers) == 1 else 's'}"
     lists = (
         ("Readiness", tuple(f"{each['owner']}: {each['word']}{_said(each)}" for each in readiness)),
-        ("Blockers", tuple(f"{each['owner']}: {each['what']} (for {each['age']})" for each in blockers)),
+        ("Blockers", tuple(f"{each['owner']}: {each['what']} ({each['age']})" for each in blockers)),
         ("Decisions", tuple(f"{each['name']}: {each['word']}{_said(each)}" for each in decisions)),
         ("Next", tuple(f"{each['who']}: {each['what']}" for each in minutes.get("actions", ()))),
     )
