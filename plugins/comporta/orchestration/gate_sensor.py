@@ -1,0 +1,379 @@
+"""Gates in a DAG. Airflow parks the task and shows it under Required Actions; the ledger decides.
+
+A sensor that waits holds no worker, no pool slot, and one row of the triggerer. Whatever wakes it (an answer under Required
+Actions, a decision recorded through the Gates page, REST or the command line, a deadline), it believes nothing that it was handed:
+it reads the gate in the ledger again, collects the evidence again, and asks the ledger's own function whether this decision is good
+for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import BaseSensorOperator, Param
+from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+)
+from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+
+from comporta.errors import ComportaError, UnreachableServer
+from comporta.gates.gate import WORDS, Decision, Gate, GateRequest, Kind, Outcome, Policy
+from comporta.orchestration.connections import settings_from_airflow
+from comporta.orchestration.gate_form import body_of
+from comporta.orchestration.gate_trigger import GateTrigger
+from comporta.orchestration.run_note import add_note
+from comporta.orchestration.skipping import skip_everything_behind
+
+if TYPE_CHECKING:
+    from comporta.gates.book import GateBook
+    from comporta.gates.evidence import Evidence
+    from comporta.gates.policy import GatesFile
+    from comporta.release.model import Release
+    from comporta.settings import Settings
+
+log = logging.getLogger(__name__)
+
+AGAIN_AFTER = timedelta(seconds=30)
+# A change of evidence costs a try: only a new try gets a form that shows the new evidence.
+TRIES = 30
+
+
+class AsksAgain(AirflowException):
+    """What the form shows is no longer what the gate is about: the next try draws it anew."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks: one task of one run, and how often a person has cleared it. Clearing makes a new question, a retry does not."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    cycle: int
+
+    @classmethod
+    def of(cls, context: Any, retries: int) -> Asker:
+        """The asker of a task's context. A clear moves ``max_tries`` by the number of tries, a retry does not."""
+        ti = context["ti"]
+        return cls(
+            ti.dag_id, ti.run_id, ti.task_id, ti.map_index if ti.map_index is not None else -1, ti.max_tries - retries
+        )
+
+    @property
+    def name(self) -> str:
+        """The task of the run, whichever cycle."""
+        return f"{self.dag_id}/{self.run_id}/{self.task_id}/{self.map_index}"
+
+    @property
+    def key(self) -> str:
+        """The key of the question, and the name of the one consumer of its answer."""
+        return f"{self.name}/{self.cycle}"
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """What the gate keeps of it."""
+        return {"dag_id": self.dag_id, "run_id": self.run_id, "task_id": self.task_id, "map_index": self.map_index}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """All that a waking sensor works with: the files, the ledger, who it is."""
+
+    settings: Settings
+    release: Release
+    file: GatesFile
+    book: GateBook
+    asker: Asker
+
+
+class GoNoGoSensor(HITLOperator, BaseSensorOperator):
+    """Waits for the Go of the people that ``config/gates.yaml`` names for ``gate``, on the evidence that it names.
+
+    A Go passes. A No-Go, and silence until the deadline, skip this task and everything behind it whatever its trigger rule, but
+    for the tasks named in ``spare``; nothing asks again until somebody clears this task. ``consume=False`` leaves the decision
+    to be used by another DAG. With ``opened_by`` nothing is asked here: the task waits for the decision of a gate that a run of
+    that DAG opened.
+    """
+
+    template_fields = ()
+    inherits_from_skipmixin = True
+    kind: ClassVar[Kind] = "decision"
+
+    def __init__(
+        self,
+        *,
+        gate: str,
+        consume: bool = True,
+        opened_by: str | None = None,
+        spare: tuple[str, ...] = (),
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("retries", TRIES)
+        kwargs.setdefault("retry_delay", timedelta(seconds=2))
+        super().__init__(subject=gate, options=[self.yes, self.no], **kwargs)
+        self.gate = gate
+        self.consume = consume
+        self.opened_by = opened_by
+        self.spare = tuple(spare)
+
+    @property
+    def yes(self) -> str:
+        """The answer that opens, in the words of this kind of gate."""
+        return WORDS[self.kind, "go"]
+
+    @property
+    def no(self) -> str:
+        """The answer that does not."""
+        return WORDS[self.kind, "no_go"]
+
+    # -- what Airflow calls -------------------------------------------------------------------------------------------
+
+    def execute(self, context: Any) -> Any:
+        """Put the question, or find it put and perhaps answered already, and act on what the ledger says."""
+        with self._desk(context) as desk:
+            if self.opened_by is not None:
+                return self._look_elsewhere(context, desk)
+            gate, evidence = self._ask(context, desk)
+            log.info("Gate %s asks: %s", gate.gate, gate.question)
+            return self._act(context, desk, gate, evidence, form=None)
+
+    def execute_complete(self, context: Any, event: dict[str, Any], form: str | None = None) -> Any:
+        """Wake up, by an answer under Required Actions or because the ledger moved, and act on what the ledger says."""
+        with self._desk(context) as desk:
+            if self.opened_by is not None:
+                return self._look_elsewhere(context, desk)
+            gate, evidence = self._ask(context, desk)
+            if event.get("source") != GateTrigger.SOURCE:
+                self._cast(desk, gate, event)
+            return self._act(context, desk, gate, evidence, form)
+
+    # -- what a subclass may word otherwise ---------------------------------------------------------------------------
+
+    def _policy(self, context: Any, desk: Desk) -> Policy:
+        trigger = context["dag_run"].triggering_user_name
+        return desk.file.policy(self.gate, author=desk.release.author, trigger=trigger)
+
+    def _request(self, context: Any, desk: Desk, evidence: Evidence) -> GateRequest:
+        plan = desk.file.plan(self.gate)
+        return GateRequest(
+            name=self.gate,
+            kind=self.kind,
+            question=plan.question,
+            feature=desk.release.name,
+            asker=desk.asker.name,
+            asked_by=desk.asker.as_json,
+            policy=self._policy(context, desk),
+            evidence=evidence.items,
+            blockers=evidence.blockers,
+            answer_within_s=plan.answer_within_h * 3600,
+            holds_for_s=int(plan.holds_for_h * 3600),
+            remind_after_s=tuple(60 * minutes for minutes in plan.remind_after_min),
+        )
+
+    def _answered(self, context: Any, outcome: Outcome) -> Any:
+        """What a final answer means for this run."""
+        answer = {"answer": outcome.word, "gate": outcome.gate.gate, "why": outcome.why}
+        log.info("%s", outcome.why)
+        if outcome.word == "go":
+            return answer
+        context["ti"].xcom_push(key="answer", value=answer)
+        # The log of a skipped task is hardly ever opened: the note stands on the run.
+        say = f"{'No-Go' if outcome.word == 'no_go' else 'No answer in time, so No-Go'}: {outcome.why}"
+        add_note(context["ti"].dag_id, context["ti"].run_id, say, log=log)
+        skip_everything_behind(context, spare=self.spare, log=log)
+        raise AirflowSkipException(say)
+
+    # -- the turns of the wheel ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _desk(self, context: Any) -> Iterator[Desk]:
+        # The DAG processor and the triggerer read this module: what reads SQL is loaded in the task only.
+        from comporta.gates.book import GateBook
+        from comporta.gates.policy import policy_of
+        from comporta.release.model import load_release
+
+        try:
+            settings = settings_from_airflow()
+            release = load_release(settings.release_path, settings.home / "sql")
+            with GateBook(settings.require("control")) as book:
+                yield Desk(settings, release, policy_of(settings), book, Asker.of(context, self.retries or 0))
+        except UnreachableServer as error:
+            log.warning("No data is not good news, the gate stays shut: %s", error.message)
+            raise AirflowRescheduleException(datetime.now(UTC) + AGAIN_AFTER) from error  # type: ignore[no-untyped-call]
+        except ComportaError as error:
+            raise AirflowFailException(str(error)) from error
+
+    def _ask(self, context: Any, desk: Desk) -> tuple[Gate, Evidence]:
+        """The gate, opened if it was not, with the evidence of this moment."""
+        evidence = _collect(desk, self.gate, self.kind, desk.asker.as_json)
+        gate = desk.book.open(desk.asker.key, self._request(context, desk, evidence), actor=_actor(context))
+        return desk.book.renew(gate.gate, evidence.items, evidence.blockers, actor=_actor(context)), evidence
+
+    def _act(self, context: Any, desk: Desk, gate: Gate, evidence: Evidence, form: str | None) -> Any:
+        outcome = desk.book.consume(
+            gate.gate, desk.asker.key if self.consume else None, evidence_digest=evidence.digest
+        )
+        match outcome.word:
+            case "go" | "no_go" | "expired":
+                return self._answered(context, outcome)
+            case "waiting" | "evidence_changed":
+                return self._park(context, outcome.gate, form)
+            case _:
+                raise AirflowFailException(outcome.why)
+
+    def _park(self, context: Any, gate: Gate, form: str | None) -> None:
+        if form is not None and form != gate.digest:
+            raise AsksAgain(
+                f"gate {gate.gate} is no longer what its form shows ({'; '.join(gate.changes)}): it asks again"
+            )
+        self.subject = f"{gate.question} (gate {gate.gate})"
+        self.body = body_of(gate)
+        self.params = _form(gate)
+        upsert_hitl_detail(
+            ti_id=context["ti"].id,
+            options=self.options,
+            subject=self.subject,
+            body=self.body,
+            params=self.serialized_params,
+        )
+        log.info("%s", Outcome("waiting", gate).why)
+        self.defer(
+            trigger=GateTrigger(seen=GateTrigger.fact(gate), gate=gate.gate),
+            method_name="execute_complete",
+            kwargs={"form": gate.digest},
+        )
+
+    def _cast(self, desk: Desk, gate: Gate, event: Mapping[str, Any]) -> None:
+        """An answer under Required Actions is one person's vote, by the same rules as every other."""
+        from comporta.gates.errors import GateRefusal
+
+        user = event.get("responded_by_user") or {}
+        login = user.get("name") or user.get("id")
+        chosen = list(event.get("chosen_options") or ())
+        if not login or len(chosen) != 1:
+            log.warning("An answer without a person, or without one choice, is no answer: %s", chosen)
+            return
+        given = event.get("params_input") or {}
+        decision: Decision = "go" if chosen[0] == self.yes else "no_go"
+        try:
+            desk.book.vote(
+                gate.gate,
+                decision,
+                actor=str(login),
+                reason=str(given.get("reason") or ""),
+                digest=str(given.get("evidence") or ""),
+                via="required actions",
+            )
+        except GateRefusal as refused:
+            said = f"The answer of {login} to gate {gate.gate} does not count: {refused.refusal.why}. {refused.refusal.remedy}"
+            log.warning("%s", said)
+            add_note(desk.asker.dag_id, desk.asker.run_id, said, log=log)
+
+    def _look_elsewhere(self, context: Any, desk: Desk) -> Any:
+        """The newest gate of that name that a run of the other DAG opened: a Go in force passes, a No-Go since this run began
+        stops."""
+        states = ("open", "go", "no_go", "expired")
+        found = desk.book.list(name=self.gate, asker_prefix=f"{self.opened_by}/", states=states, limit=1)
+        gate = found[0] if found else None
+        if gate is not None and gate.state == "go" and gate.consumed_by in (None, desk.asker.key):
+            evidence = _collect(desk, self.gate, self.kind, gate.asked_by)
+            gate = desk.book.renew(gate.gate, evidence.items, evidence.blockers, actor=_actor(context))
+            outcome = desk.book.consume(gate.gate, desk.asker.key, evidence_digest=evidence.digest)
+            if outcome.word == "go":
+                return self._answered(context, outcome)
+            gate = outcome.gate
+        if gate is not None and gate.state == "no_go" and gate.opened_at >= _started(context):
+            return self._answered(context, Outcome("no_go", gate))
+        log.info('Waits for a Go of gate "%s" from a run of %s', self.gate, self.opened_by)
+        return self.defer(
+            trigger=GateTrigger(seen=GateTrigger.fact(gate), name=self.gate, opened_by=self.opened_by),
+            method_name="execute_complete",
+        )
+
+
+class ReadinessSensor(GoNoGoSensor):
+    """Asks the people of one ``role`` whether they are ready. Ready, Blocker and silence are answers alike: the task returns which.
+
+    Returns ``{role, status: ready | blocker | silent, reason, by, gate, answered_at}``.
+    """
+
+    kind: ClassVar[Kind] = "readiness"
+
+    def __init__(self, *, role: str, **kwargs: Any) -> None:
+        super().__init__(gate="readiness", **kwargs)
+        self.role = role
+
+    def _policy(self, context: Any, desk: Desk) -> Policy:  # noqa: ARG002 - whoever started the run is asked, too
+        return desk.file.readiness_policy(self.role)
+
+    def _request(self, context: Any, desk: Desk, evidence: Evidence) -> GateRequest:
+        plan = desk.file.readiness
+        lines = [f"- {item.title}" for item in plan.checklist.values() if item.owner == self.role]
+        return GateRequest(
+            name=self.gate,
+            kind=self.kind,
+            question="\n".join([f"{self.role}: are you ready for this release?", *lines]),
+            feature=desk.release.name,
+            asker=desk.asker.name,
+            asked_by=desk.asker.as_json,
+            policy=self._policy(context, desk),
+            evidence=evidence.items,
+            answer_within_s=plan.sla_min * 60,
+            remind_after_s=tuple(60 * minutes for minutes in plan.remind_after_min),
+        )
+
+    def _answered(self, context: Any, outcome: Outcome) -> dict[str, Any]:  # noqa: ARG002 - the base class needs it
+        gate = outcome.gate
+        decided = gate.decision or {}
+        status = {"go": "ready", "no_go": "blocker"}.get(outcome.word, "silent")
+        log.info("%s: %s", self.role, outcome.why)
+        return {
+            "role": self.role,
+            "status": status,
+            "reason": decided.get(
+                "reason", f"no answer within {(gate.deadline - gate.opened_at).total_seconds() / 60:.0f} min"
+            ),
+            "by": list(dict.fromkeys(decided.get("by", ()))),
+            "gate": gate.gate,
+            "answered_at": decided.get("at"),
+        }
+
+
+def _collect(desk: Desk, gate: str, kind: Kind, asked_by: Mapping[str, Any]) -> Evidence:
+    # What reads fingerprints and proofs parses SQL: loaded in the task only.
+    from comporta.gates.evidence import Collector
+
+    return Collector(desk.settings, desk.file).of(gate, kind, asked_by)
+
+
+def _form(gate: Gate) -> ParamsDict:
+    return ParamsDict(
+        {
+            "reason": Param("", type="string", title="Why", description="Needed for every answer; it is recorded."),
+            "evidence": Param(
+                gate.digest,
+                type="string",
+                title="What you have seen",
+                description="Leave it: your answer refers to exactly this.",
+            ),
+        }
+    )
+
+
+def _actor(context: Any) -> str:
+    return f"airflow:{context['ti'].dag_id}.{context['ti'].task_id}"
+
+
+def _started(context: Any) -> datetime:
+    return context["dag_run"].start_date or context["dag_run"].run_after  # type: ignore[no-any-return]
