@@ -68,8 +68,11 @@ class Collector:
                 self._items |= {name: _KINDS[name](sources) for name in missing}
         return tuple(self._items[name] for name in names)
 
-    def _blockers(self, plan: GatePlan, asked_by: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002 - the checklist comes with the daily sync
-        return ()
+    def _blockers(self, plan: GatePlan, asked_by: Mapping[str, Any]) -> tuple[str, ...]:
+        # The checklist reads proofs, which parses SQL: loaded by those who need it.
+        from comporta.sync.standing import in_the_way
+
+        return in_the_way(self._settings, self._file, plan, asked_by)
 
 
 def renew(settings: Settings, file: GatesFile, book: GateBook, gates: Iterable[Gate], *, actor: str) -> list[Gate]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from comporta.ledger import Event, EventType, Ledger, NewEvent, fold
+from comporta.postgres.queries import load
 from comporta.sync.model import Answer, Blocker, Item
 
 WORKFLOW = "daily_sync"
@@ -122,6 +124,14 @@ def written(
     payload = {"report": report, "digest": digest, "minutes": dict(minutes)}
     key = f"{stream_of(run_id)}/minutes/{digest}"
     _append(ledger, run_id, EventType.MINUTES_WRITTEN, feature, actor, payload, key)
+
+
+def now(ledger: Ledger) -> datetime:
+    """The clock of the control database, by which gates close."""
+    row = ledger.connection.execute(load("comporta.sync", "now.sql")).fetchone()
+    assert row is not None
+    moment: datetime = row[0]
+    return moment.astimezone(UTC)
 
 
 def _append(
