@@ -48,9 +48,9 @@ from comporta.orchestration.wiring import readiness_owners, sync_gates
 )
 def daily_sync():
     readiness = steps.collect_readiness(readiness_owners())
-    checked = steps.check_blockers.override(retries=3)(readiness.output)
+    checked = steps.check_blockers(readiness.output)
     chain(
-        steps.open_sync.override(retries=3)(),
+        steps.open_sync(),
         readiness,
         checked,
         steps.write_agenda(),

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from comporta.errors import ComportaError, UnreachableServer
 from comporta.orchestration.assets import DAILY_SYNC
 from comporta.orchestration.connections import settings_from_airflow
-from comporta.orchestration.gate_sensor import GoNoGoSensor, ReadinessSensor
+from comporta.orchestration.gate_sensor import TRIES, GoNoGoSensor, ReadinessSensor
 from comporta.orchestration.report_link import REPORT_KEY, ReportOperator, report_address
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from comporta.settings import Settings
 
 MINUTES = "write_minutes"
+RETRIES = 3
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def _run() -> Iterator[_Run]:
         raise AirflowFailException(str(error)) from error
 
 
-@task
+@task(retries=RETRIES)
 def open_sync() -> None:
     """Record that the sync begins and whom it asks. Touches the ledger only."""
     from comporta.sync import record
@@ -81,11 +82,12 @@ def collect_readiness(owners: Iterable[str]) -> Any:
     return ReadinessSensor.partial(
         task_id="collect_readiness",
         map_index_template="{{ task.role }}",
+        retries=TRIES,  # the sensor's own default does not reach a mapped task
         doc_md="Asks one owner for Ready or Blocker. Waits without a worker; touches the ledger only.",
     ).expand(role=list(owners))
 
 
-@task(trigger_rule="all_done")
+@task(trigger_rule="all_done", retries=RETRIES)
 def check_blockers(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Check the release's list by machine, add the owners' answers, and record what is in the way. Reads all servers.
 
@@ -121,6 +123,7 @@ def write_agenda() -> ReportOperator:
     """The page on which the gates are decided."""
     return ReportOperator(
         task_id="write_agenda",
+        retries=RETRIES,
         python_callable=_write,
         op_kwargs={"kind": "agenda"},
         doc_md="Writes the agenda under `archives/<date>/`: what is to be decided, on what evidence, and what is in the way.",
@@ -142,6 +145,7 @@ def write_minutes() -> ReportOperator:
     """Who, what, blockers, decisions, next; written whatever was decided. The post sends them, and the asset tells others."""
     return ReportOperator(
         task_id=MINUTES,
+        retries=RETRIES,
         python_callable=_write,
         op_kwargs={"kind": "minutes"},
         trigger_rule="all_done",
