@@ -38,7 +38,7 @@ def compose(kind: Kind, sync: Sync, gates: Sequence[Gate], file: GatesFile, *, t
         "sla_min": file.readiness.sla_min,
         "remind_after_min": list(file.readiness.remind_after_min),
         "readiness": readiness,
-        "items": [dict(each) for each in sync.items],
+        "checklist": [dict(each) for each in sync.items],
         "blockers": blockers,
         "decisions": decisions,
     }
