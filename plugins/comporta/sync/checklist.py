@@ -24,6 +24,8 @@ from comporta.validation.validity import ProofStatus, validity_now
 
 DRILLS_HOLD = timedelta(days=7)
 CAPACITY_PLANNED = "capacity_planned"
+OF_A_SYNC = frozenset({"dependencies_closed"})
+"""Items whose result depends on the sync that asks."""
 _RUNS_LOOKED_AT = 50
 _SHOWN = 3
 
