@@ -196,7 +196,7 @@ def test_blockers_are_owners_who_are_not_ready_and_items_that_block() -> None:
     assert [(each.key, each.owner, each.what) for each in blockers(answers, items, (), NOW)] == [
         ("owner/PO", "PO", "no window"),
         ("owner/Security", "Security", "no answer is on record"),
-        ("item/x", "DBA", "X: broken"),
+        ("item/x", "DBA", "x: broken"),
     ]
 
 

@@ -149,7 +149,7 @@ def blockers(
         if each.status != "ready"
     ]
     found += [
-        Blocker(f"item/{each.id}", each.owner, f"{each.title}: {each.detail}", at.isoformat())
+        Blocker(f"item/{each.id}", each.owner, f"{each.id}: {each.detail}", at.isoformat())
         for each in items
         if each.blocks
     ]
