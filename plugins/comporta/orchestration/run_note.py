@@ -26,22 +26,20 @@ def add_note(dag_id: str, run_id: str, text: str, *, log: logging.Logger) -> Non
         log.info("No connection %s: the note stays here. %s", ACCOUNT, text)
         return
     try:
-        with _signed_in(account) as client:
+        with httpx.Client(base_url=_address(account), timeout=_TIMEOUT_S, trust_env=False) as client:
+            sign_in = {"username": account.login, "password": account.password}
+            token = client.post("/auth/token", json=sign_in).raise_for_status().json()["access_token"]
+            client.headers["Authorization"] = f"Bearer {token}"
             run = f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"
             former = client.get(run).raise_for_status().json().get("note") or ""
             if text in former:
                 return
             note = f"{text}\n\n{former}".strip()[:_LONGEST]
             client.patch(run, json={"note": note}).raise_for_status()
-    except httpx.HTTPError as error:
-        log.warning("The note could not be put on the run (%s): %s", type(error).__name__, text)
+    except (httpx.HTTPError, KeyError, ValueError) as error:
+        log.warning("The note could not be put on the run (%s: %s). %s", type(error).__name__, error, text)
 
 
-def _signed_in(account: Connection) -> httpx.Client:
-    address = f"{account.schema or account.conn_type or 'http'}://{account.host}" + (
-        f":{account.port}" if account.port else ""
-    )
-    client = httpx.Client(base_url=address, timeout=_TIMEOUT_S, trust_env=False)
-    answer = client.post("/auth/token", json={"username": account.login, "password": account.password})
-    client.headers["Authorization"] = f"Bearer {answer.raise_for_status().json()['access_token']}"
-    return client
+def _address(account: Connection) -> str:
+    port = f":{account.port}" if account.port else ""
+    return f"{account.schema or account.conn_type or 'http'}://{account.host}{port}"
