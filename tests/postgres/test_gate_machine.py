@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from psycopg.types.json import Jsonb
 from tests.postgres.gate_desk import Desk, open_desk
 
+from comporta.gates.audit import audit
 from comporta.gates.gate import Choice, EvidenceItem, evidence_digest, list_digest
 
 STEPS = int(os.environ.get("GATE_STEPS", "100000"))
@@ -205,10 +206,12 @@ def machine(desk: Desk, counted: Callable[[], None]) -> type[RuleBasedStateMachi
                     if gate.refusal(who, "go", "seen", gate.digest, self.now) is None:
                         self.cast([gate], [gate.digest], who, "go", "seen", False)
 
-        @rule(number=numbers, actor=people)
-        def revoke(self, number: int, actor: str) -> None:
+        @rule(number=numbers, actor=people, own=st.booleans())
+        def revoke(self, number: int, actor: str, own: bool) -> None:
             if (gate := self.pick(number)) is None:
                 return
+            if own and gate.votes:
+                actor = sorted(gate.votes)[number % len(gate.votes)]
             answer = call("gate_revoke", gate.gate, actor, "second thoughts", "test")
             code = answer and answer["code"]
             if gate.consumed_by is not None:
@@ -290,6 +293,8 @@ def machine(desk: Desk, counted: Callable[[], None]) -> type[RuleBasedStateMachi
                 row = rows[gate.gate]
                 assert (row["state"], row["consumed_by"]) == (gate.state, gate.consumed_by)
                 assert {vote["actor"]: vote["decision"] for vote in row["votes"]} == gate.votes
+            stories = (event for row in rows.values() for event in desk.book._ledger.read(row["stream"]))
+            assert list(audit(stories)) == []
             differing = desk.owner.execute(
                 "select * from comporta.gate where gate = any (%(gates)s) except"
                 " select * from comporta.gate_as_of(9223372036854775807) f where f.stream in"

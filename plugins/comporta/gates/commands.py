@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -23,6 +23,7 @@ from comporta.gates.book import GateBook
 from comporta.gates.errors import GateRefusal
 from comporta.gates.gate import BatchResult, Choice, Decision, Gate, list_digest
 from comporta.gates.policy import GatesFile, policy_of
+from comporta.ledger import Event, Ledger
 from comporta.settings import Settings, load_settings
 
 app = typer.Typer(help="Gates: questions put to people, with evidence; their answers.", no_args_is_help=True)
@@ -144,6 +145,32 @@ def check() -> None:
         f"{len(file.gates)} gates, {len(file.roles)} roles, {len(file.people)} people, "
         f"{len(file.readiness.owners)} owners asked each day: in order"
     )
+
+
+@app.command("audit")
+def audit_gates(as_json: Json = False) -> None:
+    """Read every gate's story from the ledger alone and apply each rule again; exit status 1 when an event should not be there."""
+    from comporta.gates.audit import audit
+
+    with Ledger(load_settings().require("control")) as ledger:
+        events = [event for event in _everything(ledger) if event.stream.startswith("gate/")]
+    found = list(audit(events))
+    if as_json:
+        typer.echo(json.dumps([vars(each) for each in found]))
+    else:
+        gates = len({event.stream for event in events})
+        out = _out()
+        for each in found:
+            out.print(f"event {each.event}, gate {each.gate}: {each.what}", style="red", soft_wrap=True)
+        out.print(f"{gates} gates, {len(events)} events, {len(found)} finding(s)")
+    raise typer.Exit(REFUSED if found else 0)
+
+
+def _everything(ledger: Ledger) -> Iterator[Event]:
+    after = 0
+    while page := ledger.read(after=after):
+        yield from page
+        after = page[-1].id
 
 
 def _decide(
