@@ -1,7 +1,8 @@
 """An auditor's reading of the gates: was every decision made by those who were entitled to, on what they saw, and used once?
 
 Nothing here trusts the functions that recorded it. Each gate's story is read from the ledger's events alone, and every rule is
-applied again by other means: whether votes fill the roles is decided by Hall's theorem, where the database matches people to places.
+applied again by other means: whether votes fill the roles is decided by Hall's theorem, where the database matches people to
+places.
 """
 
 from __future__ import annotations
