@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     shadow_4_dsn: str = ""
     release: Path = Field(default=Path("config/release.yaml"))
     gates: Path = Field(default=Path("config/gates.yaml"))
+    web_url: str = ""
     archives: Path = Field(default=Path("archives"))
     anchors: Path = Field(default=Path("anchors/ledger.jsonl"))
     anchor_copy: Path | None = None

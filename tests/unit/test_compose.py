@@ -26,6 +26,7 @@ SECRETS = {
     "COMPORTA_JWT_SECRET": "j",
     "COMPORTA_API_SECRET": "a",
     "COMPORTA_ADMIN_PASSWORD": "p",
+    "COMPORTA_SERVICE_PASSWORD": "n",
 }
 
 # Settings of one machine that containers replace by something of their own.
