@@ -133,12 +133,13 @@ def anchor_chain(
     follow_on: Annotated[
         bool, typer.Option("--follow", help="Go on: every minute, and at once at every decision.")
     ] = False,
-    new_key: Annotated[bool, typer.Option("--new-key", help="First make a key, and the file of anchors.")] = False,
+    new_key: Annotated[bool, typer.Option("--new-key", help="Only make a key, and the file of anchors.")] = False,
 ) -> None:
     """Sign the head of the chain and write it down outside the database."""
     places = _places()
     if new_key:
         typer.echo(f"key {make_key(places)}: private half {places.key}, public half {places.public}")
+        return
     if follow_on:
         _follow(places)
         return
