@@ -1,14 +1,16 @@
 """How correct and how costly is the ledger? Writers race, a reader follows, and appends run beside plain inserts.
 
-    python bench/ledger.py --dsn "host=... user=... dbname=postgres" [--events 100000] [--writers 8]
+    python bench/ledger.py --dsn "host=... user=... dbname=postgres" [--events 100000] [--writers 8] [--replay 1000000]
 
-Makes a database of its own on that server and drops it again. Prints JSON. Two parts:
+Makes databases of its own on that server and drops them again. Prints JSON. Three parts:
 
 race    writers append in mixed batch sizes to one shared and one own stream each, and repeat a tenth of their calls as
         if the answer had been lost, while a reader tails. Every id, version and idempotency key is then counted.
 cost    the same events, in turns: a plain insert into a table with the same columns and indexes, the ledger's append,
         and the `eventsourcing` library when it is installed. CPU is that of client and backend together
         (the backend's from /proc, so only when the server is on this machine); wall time is the best round.
+replay  as many events, in 10,000 streams and a tenth of them in gates, into every projection, in SQL; and beside it
+        the last event of each stream folded in Python, as a client would.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from comporta.ledger import Ledger, NewEvent, migrate, verify
+from comporta.gates import EvidenceItem, GateBook, GateRequest, Need, Policy
+from comporta.ledger import PROJECTIONS, Event, Ledger, NewEvent, migrate, verify
 
 PLAIN_TABLE = """
 create table public.plain (
@@ -280,6 +284,93 @@ def _summary(figures: dict[str, list[tuple[float, float | None]]]) -> dict[str, 
     return summary
 
 
+FILL = """
+do $$
+declare
+    kinds text[] := array['change_applied', 'change_measured', 'change_verified', 'proof_recorded'];
+    note text := repeat('x', 100);
+    opened jsonb := (select payload from comporta.event where event_type = 'gate_opened' limit 1);
+begin
+    for batch in 0 .. {batches} - 1 loop
+        perform comporta.record('bench/' || batch % 10000, null, (
+            select jsonb_agg(jsonb_build_object('event_type', kinds[1 + (batch + i) % 4], 'feature', 'release', 'actor', 'task',
+                       'workflow', 'stage2', 'phase', 'OPT' || i % 5, 'payload', jsonb_build_object('number', i, 'note', note)))
+              from generate_series(1, {size}) i));
+    end loop;
+    for number in 1 .. {gates} loop
+        perform comporta.record('gate/bench/' || number, 0, (
+            select jsonb_agg(jsonb_build_object('event_type', kind, 'feature', 'release', 'actor', actor, 'workflow', 'gate',
+                       'phase', 'rollout', 'payload', payload) order by nth)
+              from (values (1, 'gate_opened', 'task', opened),
+                           (2, 'gate_vote_cast', 'cfo', '{vote}'::jsonb), (3, 'gate_vote_cast', 'po', '{vote}'::jsonb),
+                           (4, 'gate_decided', 'po', '{decision}'::jsonb), (5, 'gate_consumed', 'task', '{use}'::jsonb)
+                   ) as step (nth, kind, actor, payload)));
+    end loop;
+end $$
+"""
+AT = "2029-01-31T10:00:00+00:00"
+VOTE = {"decision": "go", "reason": "looked at it", "at": AT, "via": "bench"}
+
+
+def fill(dsn: str, total: int) -> None:
+    """So many events as everyday life would leave them, by the ledger's own function."""
+    needs = Policy(needs=(Need("PO"),), holders={"PO": ("po",)})
+    with GateBook(dsn) as book:
+        request = GateRequest(
+            name="rollout", question="May it go?", feature="release", asker="d/r/t/-1",
+            asked_by={"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": "-1"}, policy=needs,
+            evidence=(EvidenceItem("scripts", "Scripts", "a" * 64),), answer_within_s=7200, holds_for_s=86400,
+            remind_after_s=(),
+        )  # fmt: skip
+        book.open("bench/0", request, actor="task")
+    gates, size = total // 50, 20
+    values = {
+        "vote": VOTE,
+        "decision": {**VOTE, "by": ["po"], "valid_until": AT},
+        "use": {"consumer": "d/r/t/-1/1", "at": AT},
+    }
+    statement = FILL.replace("{batches}", str((total - 5 * gates) // size)).replace("{size}", str(size))
+    statement = statement.replace("{gates}", str(gates))
+    for name, value in values.items():
+        statement = statement.replace("{" + name + "}", json.dumps(value))
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("set search_path = pg_catalog, pg_temp")
+        conn.execute("set enable_seqscan = off")
+        conn.execute(statement.encode())
+        conn.execute("vacuum analyze comporta.event")
+
+
+def replay(dsn: str, total: int) -> dict[str, Any]:
+    """Seconds to rebuild each projection, whole, for the last event; and the naive fold beside it."""
+    fill(dsn, total)
+    result: dict[str, Any] = {"projections": {}}
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        (result["events"],) = conn.execute("select count(*) from comporta.event").fetchone() or (0,)
+        for projection in PROJECTIONS:
+            seconds = []
+            for turn in range(3):
+                started = time.perf_counter()
+                conn.execute(
+                    sql.SQL("create temp table {} as select * from comporta.{}(9223372036854775807)").format(
+                        sql.Identifier(f"{projection.name}_{turn}"), sql.Identifier(projection.as_of)
+                    )
+                )
+                seconds.append(time.perf_counter() - started)
+            count = sql.SQL("select count(*) from {}").format(sql.Identifier(f"{projection.name}_0"))
+            (rows,) = conn.execute(count).fetchone() or (0,)
+            result["projections"][projection.name] = {"rows": rows, "s": round(statistics.median(seconds), 2)}
+    result["all_s"] = round(sum(one["s"] for one in result["projections"].values()), 2)
+    started = time.perf_counter()
+    states: dict[str, Event] = {}
+    with Ledger(dsn) as ledger:
+        after = 0
+        while page := ledger.read(None, after, 10_000):
+            states.update((found.stream, found) for found in page)
+            after = page[-1].id
+    result["python_fold_of_streams_s"] = round(time.perf_counter() - started, 2)
+    return result
+
+
 def in_own_database(dsn: str, run: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
     name = f"bench_ledger_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(dsn, autocommit=True) as admin:
@@ -299,6 +390,7 @@ def main() -> int:
     parser.add_argument("--dsn", required=True, help="a server on which a database may be created")
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--writers", type=int, default=8)
+    parser.add_argument("--replay", type=int, default=1_000_000, help="events to replay; 0: leave it out")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 
@@ -310,6 +402,8 @@ def main() -> int:
         }
 
     report = in_own_database(options.dsn, run)
+    if options.replay:
+        report["replay"] = in_own_database(options.dsn, lambda dsn: replay(dsn, options.replay))
     json.dump(report, sys.stdout, indent=2)
     print()
     found = report["race"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from comporta.orchestration.lazy import LazyApp
+from comporta.orchestration.listener import listener
 
 _ICONS = {"icon": "/comporta/static/gates-light.svg", "icon_dark_mode": "/comporta/static/gates-dark.svg"}
 
@@ -31,3 +32,4 @@ class ComportaPlugin(AirflowPlugin):
             **_ICONS,
         },
     ]
+    listeners = [listener]  # noqa: RUF012 (likewise)

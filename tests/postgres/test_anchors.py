@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from comporta.errors import ConfigurationError
 from comporta.ledger import AnchorRefused, Ledger, NewEvent, migrate
-from comporta.ledger.anchor import Places, anchor, follow, load_key, make_key, read
+from comporta.ledger.anchor import Places, anchor, follow, load_key, make_key, read, set_aside
 from comporta.ledger.commands import app
 
 
@@ -153,6 +153,23 @@ def test_the_command_anchors_and_verify_tells_how_far(ledger: Ledger, places: Pl
     assert "1 anchors hold; 1 events since" in found.output
     verdict = json.loads(run("verify", "--json", "--anchors", str(places.file)).stdout)
     assert (verdict["ok"], verdict["anchors"], verdict["unanchored"]) == (True, 1, 1)
+
+
+def test_a_new_key_needs_no_database(places: Places, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPORTA_ANCHOR_KEY", str(places.key.with_name("second.pem")))
+    monkeypatch.setenv("COMPORTA_CONTROL_DSN", "")
+    assert "private half" in run("anchor", "--new-key").output
+    assert places.key.with_name("second.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_anchors_of_a_ledger_that_is_no_more_are_set_aside_and_kept(ledger: Ledger, places: Places) -> None:
+    ledger.append("s", [event()])
+    anchor(ledger, places)
+    kept = places.file.read_bytes()
+    folder = set_aside(places)
+    assert folder is not None
+    assert (folder / places.file.name).read_bytes() == kept
+    assert not places.file.exists()
 
 
 def test_an_auditor_trusts_keys_of_his_own(

@@ -288,7 +288,7 @@ def test_an_event_that_lacks_something_is_refused_by_its_number(
     with pytest.raises(psycopg.DatabaseError, match=message):
         owner.execute("select comporta.append('s', null, %s)", (f"[{', '.join([one] * count)}]",))
     with pytest.raises(psycopg.DatabaseError, match="has no stream"):
-        owner.execute('select comporta.append(\'\', null, \'[{"event_type": "x", "actor": "a"}]\')')
+        owner.execute("select comporta.append('', null, %s)", ('[{"event_type": "x", "actor": "a"}]',))
     assert len(ledger.read()) == 1
 
 

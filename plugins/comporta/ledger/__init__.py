@@ -2,6 +2,7 @@
 
 from comporta.ledger.errors import (
     AnchorRefused,
+    ExportRefused,
     GuardedStream,
     IdempotencyConflict,
     LedgerBusy,
@@ -13,15 +14,19 @@ from comporta.ledger.errors import (
 )
 from comporta.ledger.event import Event, EventType, NewEvent, fold
 from comporta.ledger.migration import migrate, migrations_folder
+from comporta.ledger.projection import PROJECTIONS, Difference, Projection
 from comporta.ledger.state import StreamState, project
 from comporta.ledger.store import Ledger
 from comporta.ledger.verification import Anchored, Head, Verification, verify
 
 __all__ = [
+    "PROJECTIONS",
     "AnchorRefused",
     "Anchored",
+    "Difference",
     "Event",
     "EventType",
+    "ExportRefused",
     "GuardedStream",
     "Head",
     "IdempotencyConflict",
@@ -31,6 +36,7 @@ __all__ = [
     "LedgerNotInstalled",
     "MigrationRefused",
     "NewEvent",
+    "Projection",
     "StreamState",
     "UnknownEventType",
     "Verification",

@@ -7,8 +7,10 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +22,8 @@ from rich.text import Text
 
 from comporta.ledger.anchor import Places, anchor, follow, make_key, read
 from comporta.ledger.event import Event
+from comporta.ledger.export import verify_lines
+from comporta.ledger.projection import PROJECTIONS, Projection
 from comporta.ledger.store import Ledger
 from comporta.ledger.verification import Verification
 
@@ -92,17 +96,19 @@ def verify_chain(
     public_key: Annotated[
         Path | None, typer.Option("--public-key", help="Trust these keys instead of those beside the anchors.")
     ] = None,
+    exported: Annotated[
+        Path | None, typer.Option("--export", help="Verify this export (.jsonl) instead of the database.")
+    ] = None,
 ) -> None:
     """Recompute the whole chain and compare it with the anchors; exit status 1 when anything does not hold."""
     places = _places(anchors, public_key)
     signed = read(places) if places.known or anchors else None
-    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Ledger(_control_dsn()) as ledger, Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("events", total=None)
-        found = ledger.verify(
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-            anchors=signed.held if signed else (),
-        )
+    held = signed.held if signed else ()
+    if exported is not None:
+        found = verify_lines(exported, held)
+    else:
+        with Ledger(_control_dsn()) as ledger, _bar("verifying") as progress:
+            found = ledger.verify(progress=progress, anchors=held)
     faults = signed.faults if signed else ()
     ok = found.ok and not faults
     if as_json:
@@ -127,12 +133,13 @@ def anchor_chain(
     follow_on: Annotated[
         bool, typer.Option("--follow", help="Go on: every minute, and at once at every decision.")
     ] = False,
-    new_key: Annotated[bool, typer.Option("--new-key", help="First make a key, and the file of anchors.")] = False,
+    new_key: Annotated[bool, typer.Option("--new-key", help="Only make a key, and the file of anchors.")] = False,
 ) -> None:
     """Sign the head of the chain and write it down outside the database."""
     places = _places()
     if new_key:
         typer.echo(f"key {make_key(places)}: private half {places.key}, public half {places.public}")
+        return
     if follow_on:
         _follow(places)
         return
@@ -142,6 +149,85 @@ def anchor_chain(
         typer.echo("The last anchor covers everything.")
     else:
         typer.echo(f"anchor {made.number}: block {made.head.n}, event {made.head.last_id}, {made.head.hash.hex()}")
+
+
+@app.command("export")
+def export_events(
+    file: Annotated[Path, typer.Argument(help="Where to: a name that ends in .jsonl or .sqlite.")],
+    stream: StreamName = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only what was recorded by then, in ISO 8601.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file when it exists.")] = False,
+) -> None:
+    """Copy the ledger into a file, whole or not at all."""
+    moment = _moment(until) if until else None
+    with Ledger(_control_dsn()) as ledger, _bar("exporting") as progress:
+        written = ledger.export(file, stream=stream, until=moment, force=force, progress=progress)
+    typer.echo(f"{written} events in {file}")
+
+
+@app.command("replay")
+def replay_events(
+    at: Annotated[str | None, typer.Option("--at", help="Where everything stood then, in ISO 8601 (UTC).")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Rebuild every projection and compare it with the live one.")
+    ] = False,
+    only: Annotated[str | None, typer.Option("--projection", help="Only this one, such as gates.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rebuild what is folded from the events, for a moment or as a check; exit status 1 when a row differs."""
+    if check == (at is not None):
+        raise typer.BadParameter("expected either --at TIME or --check")
+    chosen = [projection for projection in PROJECTIONS if only in (None, projection.name)]
+    if not chosen:
+        raise typer.BadParameter(f"no projection {only}; there are: {', '.join(p.name for p in PROJECTIONS)}")
+    with Ledger(_control_dsn()) as ledger:
+        if check:
+            _check_projections(ledger, chosen, as_json=as_json)
+        elif at is not None:
+            _show_moment(ledger, chosen, _moment(at), as_json=as_json)
+
+
+def _check_projections(ledger: Ledger, chosen: list[Projection], *, as_json: bool) -> None:
+    differing = 0
+    for projection in chosen:
+        found = ledger.differences(projection)
+        differing += len(found)
+        for difference in found:
+            typer.echo(json.dumps(asdict(difference)) if as_json else str(difference))
+        if not found and not as_json:
+            typer.echo(f"{projection.name}: as the events have it")
+    raise typer.Exit(1 if differing else 0)
+
+
+def _show_moment(ledger: Ledger, chosen: list[Projection], moment: datetime, *, as_json: bool) -> None:
+    upto = ledger.last_at(moment)
+    stood = {projection.name: ledger.as_of(projection, upto) for projection in chosen}
+    if as_json:
+        typer.echo(json.dumps({"at": moment.isoformat(), "upto": upto, "projections": stood}, ensure_ascii=False))
+        return
+    console = _console()
+    console.print(f"At {moment.isoformat()}, after event {upto}:", highlight=False)
+    for projection in chosen:
+        table = Table(*projection.shown, title=projection.name, title_justify="left", box=None, pad_edge=False)
+        for row in stood[projection.name]:
+            table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in projection.shown))
+        console.print(table if table.row_count else f"{projection.name}: none")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f'"{text}" is no time in ISO 8601, such as 2029-01-31T10:00Z') from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("events", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _follow(places: Places) -> None:

@@ -6,6 +6,7 @@ LedgerError                 the call itself is wrong, or the server refused it
 ├── UnknownEventType        the event type is not in the catalogue
 ├── LedgerBusy              another writer held the ledger for longer than the lock budget
 ├── AnchorRefused               an anchor cannot be made without vouching for something untrue
+├── ExportRefused               a copy was not written, or cannot be verified
 ├── LedgerNotInstalled      the control database has no ledger yet
 └── MigrationRefused        the migrations on disk and in the database contradict each other
 """
@@ -59,6 +60,10 @@ class LedgerBusy(LedgerError):
 
 class AnchorRefused(LedgerError):
     """An anchor was not made: keys, files or the ledger are not as the last anchor left them."""
+
+
+class ExportRefused(LedgerError):
+    """A copy of the ledger was not written, or is of a kind that cannot be verified."""
 
 
 class LedgerNotInstalled(LedgerError):

@@ -51,6 +51,9 @@ class EventType(StrEnum):
     GATE_EXPIRED = "gate_expired"
     GATE_REMINDED = "gate_reminded"
     GATE_WITHDRAWN = "gate_withdrawn"
+    # What Airflow says of itself, stream "airflow/<dag>/<run>": feature = DAG, workflow = "airflow", phase = task.
+    TASK_STATE_CHANGED = "task_state_changed"
+    RUN_STATE_CHANGED = "run_state_changed"
 
     @classmethod
     def parse(cls, name: str) -> EventType:

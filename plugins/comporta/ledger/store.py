@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, LiteralString, Self, TypeVar
 
@@ -21,6 +23,8 @@ from comporta.ledger.errors import (
     VersionConflict,
 )
 from comporta.ledger.event import Event, NewEvent
+from comporta.ledger.export import export
+from comporta.ledger.projection import Difference, Projection, as_of, differences
 from comporta.ledger.state import StreamState
 from comporta.ledger.verification import Anchored, Head, Verification, verify
 from comporta.postgres.queries import load
@@ -116,6 +120,35 @@ class Ledger:
         """Recompute the whole chain (see ``comporta.ledger.verify``)."""
         with _translated():
             return verify(self._conn, progress=progress, anchors=anchors)
+
+    def export(
+        self,
+        path: Path,
+        *,
+        stream: str | None = None,
+        until: datetime | None = None,
+        force: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Write a copy of the ledger (see ``comporta.ledger.export``)."""
+        with _translated():
+            return export(self._conn, path, stream=stream, until=until, force=force, progress=progress)
+
+    def last_at(self, moment: datetime) -> int:
+        """The id of the last event that was recorded by then; 0 when there was none."""
+        with _translated():
+            row = self._conn.execute(load("comporta.ledger", "last_at.sql"), (moment,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def as_of(self, projection: Projection, upto: int) -> list[Mapping[str, Any]]:
+        """Where a projection stood after the event of that id, rebuilt from the events."""
+        with _translated():
+            return as_of(self._conn, projection, upto)
+
+    def differences(self, projection: Projection) -> list[Difference]:
+        """Rows in which the live projection is not what the events add up to."""
+        with _translated():
+            return differences(self._conn, projection)
 
     def tail(self, after: int, *, wake_up_timeout_s: float = 5.0, stop: Callable[[], bool]) -> Iterator[Event]:
         """Every event with an id above ``after``, once and in order, as they are committed, until ``stop()`` is true.

@@ -91,13 +91,17 @@ class Verification:
     unanchored_since: datetime | None = None
 
 
-class _Broken(Exception):
+class Broken(Exception):
+    """The first thing that does not hold: block, event and anchor as far as they are known, and what is wrong in words."""
+
     def __init__(self, block: int | None, event: int | None, what: str, anchor: int | None = None) -> None:
         self.block, self.event, self.what, self.anchor = block, event, what, anchor
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
+    """A row of ``comporta.block``."""
+
     n: int
     first_id: int
     last_id: int
@@ -129,98 +133,37 @@ def verify(
                     progress(done, total[0])
             walk.compare_end()
             if walk.events != total[0]:
-                raise _Broken(None, None, f"{total[0]} events, but the chain covers {walk.events}")
-        except _Broken as found:
+                raise Broken(None, None, f"{total[0]} events, but the chain covers {walk.events}")
+        except Broken as found:
             broken = found
         covered = max((a.head.last_id for a in anchors), default=0)
         tail = conn.execute(load("comporta.ledger", "unanchored.sql"), (covered,)).fetchone() or (0, None)
-    sound = Verification(
-        True, walk.events, walk.blocks, walk.head, anchors=walk.held, unanchored=tail[0], unanchored_since=tail[1]
-    )
-    if broken is None:
-        return sound
-    return replace(
-        sound,
-        ok=False,
-        first_bad_block=broken.block,
-        first_bad_event=broken.event,
-        what=broken.what,
-        bad_anchor=broken.anchor,
-    )
+    return walk.verdict(broken, unanchored=tail[0], since=tail[1])
 
 
-class _Walk:
-    """One pass over the chain; ``events``, ``blocks`` and ``head`` count what has held so far."""
+class Chain:
+    """A chain that is checked block after block; ``events``, ``blocks`` and ``head`` count what has held so far."""
 
-    def __init__(self, conn: psycopg.Connection, blocks_per_page: int, anchors: Sequence[Anchored]) -> None:
-        self.conn = conn
+    def __init__(self, anchors: Sequence[Anchored] = ()) -> None:
         self.anchors: dict[int, list[Anchored]] = {}
         for anchored in anchors:
             self.anchors.setdefault(anchored.head.n, []).append(anchored)
         self.held = 0
-        self.blocks_per_page = blocks_per_page
         self.events = 0
         self.blocks = 0
         self.head: Head | None = None
         self.versions: dict[bytes, int] = {}
 
-    def pages(self) -> Iterator[int]:
-        """Check page after page, and give the number of events that have held."""
-        while page := self._blocks():
-            with _copy(self.conn, self._last_id, page[-1].last_id) as rows:
-                for block in page:
-                    self._check(block, rows)
-                    if block.n in self.anchors:
-                        self._compare(block)
-            yield self.events
-        with _copy(self.conn, self._last_id, 2**63 - 1):
-            pass  # an event behind the last block is a stray
-
-    def compare_end(self) -> None:
-        """Every anchor must have been met on the way: one for a later block tells that the end is gone."""
-        beyond = [a for n, several in self.anchors.items() if n > self.blocks for a in several]
-        if not beyond:
-            return
-        first = min(beyond, key=lambda a: a.head.n)
-        last = max(beyond, key=lambda a: a.head.n)
-        raise _Broken(
-            self.blocks + 1,
-            self.events + 1,
-            f"the chain was cut off from block {self.blocks + 1} (event {self.events + 1}) on: anchor {first.number} was signed "
-            f"for block {first.head.n}, and anchor {last.number} of {last.at.isoformat()} for block {last.head.n} "
-            f"(event {last.head.last_id})",
-            first.number,
-        )
-
-    def _compare(self, block: _Block) -> None:
-        for anchored in self.anchors[block.n]:
-            if (block.last_id, block.hash) != (anchored.head.last_id, anchored.head.hash):
-                raise _Broken(
-                    block.n,
-                    None,
-                    f"block {block.n} is not the one that anchor {anchored.number} of {anchored.at.isoformat()} was signed "
-                    f"for: the chain was computed anew from a block behind the anchor before it on",
-                    anchored.number,
-                )
-            self.held += 1
-
-    @property
-    def _last_id(self) -> int:
-        return self.head.last_id if self.head else 0
-
-    def _blocks(self) -> list[_Block]:
-        query = load("comporta.ledger", "blocks.sql")
-        return [_Block(*row) for row in self.conn.execute(query, (self.blocks, self.blocks_per_page), binary=True)]
-
-    def _check(self, block: _Block, rows: Iterator[Copied]) -> None:
+    def check(self, block: Block, rows: Iterator[Copied]) -> None:
+        """Check the next block against its events, and against the anchors that were signed for it; Broken says what is wrong."""
         last_id, hash_before = (self.head.last_id, self.head.hash) if self.head else (0, _GENESIS)
         if block.n != self.blocks + 1:
-            raise _Broken(self.blocks + 1, None, f"block {self.blocks + 1} is missing; the next is {block.n}")
+            raise Broken(self.blocks + 1, None, f"block {self.blocks + 1} is missing; the next is {block.n}")
         if block.prev_hash != hash_before:
-            raise _Broken(block.n, None, f"block {block.n} does not follow the block before it")
+            raise Broken(block.n, None, f"block {block.n} does not follow the block before it")
         if block.first_id != last_id + 1 or block.last_id < block.first_id:
             covers = f"{block.first_id}..{block.last_id}"
-            raise _Broken(block.n, None, f"block {block.n} covers {covers}, expected {last_id + 1}..")
+            raise Broken(block.n, None, f"block {block.n} covers {covers}, expected {last_id + 1}..")
         leaves, misnumbered = self._leaves(block, rows)
         if leaves != block.leaves:
             raise _first_difference(block, leaves)
@@ -229,14 +172,16 @@ class _Walk:
             _sha256(b"\x03" + _BLOCK(block.n, block.first_id, block.last_id) + digest + hash_before).digest()
             != block.hash
         ):
-            raise _Broken(block.n, None, f"the hash of block {block.n} is not that of its content")
+            raise Broken(block.n, None, f"the hash of block {block.n} is not that of its content")
         if misnumbered:
             raise misnumbered
         self.head = Head(block.n, block.last_id, block.hash)
         self.blocks = block.n
         self.events = block.last_id
+        if block.n in self.anchors:
+            self._compare(block)
 
-    def _leaves(self, block: _Block, rows: Iterator[Copied]) -> tuple[bytes, _Broken | None]:
+    def _leaves(self, block: Block, rows: Iterator[Copied]) -> tuple[bytes, Broken | None]:
         """The digests of the block's events, and what is wrong with their versions should their digests agree."""
         digests = []
         versions = self.versions
@@ -245,19 +190,96 @@ class _Walk:
         for row in islice(rows, block.last_id - block.first_id + 1):
             found, length = _ID_AND_LENGTH(row, _AT_ID)
             if found != expected:
-                raise _Broken(block.n, expected, f"event {expected} of block {block.n} is missing; the next is {found}")
+                raise Broken(block.n, expected, f"event {expected} of block {block.n} is missing; the next is {found}")
             stream = bytes(row[_AT_STREAM : _AT_STREAM + length])
             (version,) = _VERSION(row, _AT_STREAM + length)
             wanted = versions.get(stream, 0) + 1
             if version != wanted and misnumbered is None:
                 place = f'event {found} of block {block.n} is version {version} of stream "{stream.decode()}"'
-                misnumbered = _Broken(block.n, found, f"{place}, expected {wanted}")
+                misnumbered = Broken(block.n, found, f"{place}, expected {wanted}")
             versions[stream] = version
             digests.append(_sha256(row[_RECORD:]).digest())
             expected += 1
         if expected <= block.last_id:
-            raise _Broken(block.n, expected, f"event {expected} of block {block.n} is missing")
+            raise Broken(block.n, expected, f"event {expected} of block {block.n} is missing")
         return b"".join(digests), misnumbered
+
+    def compare_end(self) -> None:
+        """Every anchor must have been met on the way: one for a later block tells that the end is gone."""
+        beyond = [a for n, several in self.anchors.items() if n > self.blocks for a in several]
+        if not beyond:
+            return
+        first = min(beyond, key=lambda a: a.head.n)
+        last = max(beyond, key=lambda a: a.head.n)
+        raise Broken(
+            self.blocks + 1,
+            self.events + 1,
+            f"the chain was cut off from block {self.blocks + 1} (event {self.events + 1}) on: anchor {first.number} was signed "
+            f"for block {first.head.n}, and anchor {last.number} of {last.at.isoformat()} for block {last.head.n} "
+            f"(event {last.head.last_id})",
+            first.number,
+        )
+
+    def _compare(self, block: Block) -> None:
+        for anchored in self.anchors[block.n]:
+            if (block.last_id, block.hash) != (anchored.head.last_id, anchored.head.hash):
+                raise Broken(
+                    block.n,
+                    None,
+                    f"block {block.n} is not the one that anchor {anchored.number} of {anchored.at.isoformat()} was signed "
+                    f"for: the chain was computed anew from a block behind the anchor before it on",
+                    anchored.number,
+                )
+            self.held += 1
+
+    def verdict(self, broken: Broken | None, *, unanchored: int = 0, since: datetime | None = None) -> Verification:
+        """What was found, ``broken`` being the first thing that does not hold."""
+        sound = Verification(
+            True,
+            self.events,
+            self.blocks,
+            self.head,
+            anchors=self.held,
+            unanchored=unanchored,
+            unanchored_since=since,
+        )
+        if broken is None:
+            return sound
+        return replace(
+            sound,
+            ok=False,
+            first_bad_block=broken.block,
+            first_bad_event=broken.event,
+            what=broken.what,
+            bad_anchor=broken.anchor,
+        )
+
+
+class _Walk(Chain):
+    """One pass over the chain of a database."""
+
+    def __init__(self, conn: psycopg.Connection, blocks_per_page: int, anchors: Sequence[Anchored]) -> None:
+        super().__init__(anchors)
+        self.conn = conn
+        self.blocks_per_page = blocks_per_page
+
+    def pages(self) -> Iterator[int]:
+        """Check page after page, and give the number of events that have held."""
+        while page := self._blocks():
+            with _copy(self.conn, self._last_id, page[-1].last_id) as rows:
+                for block in page:
+                    self.check(block, rows)
+            yield self.events
+        with _copy(self.conn, self._last_id, 2**63 - 1):
+            pass  # an event behind the last block is a stray
+
+    @property
+    def _last_id(self) -> int:
+        return self.head.last_id if self.head else 0
+
+    def _blocks(self) -> list[Block]:
+        query = load("comporta.ledger", "blocks.sql")
+        return [Block(*row) for row in self.conn.execute(query, (self.blocks, self.blocks_per_page), binary=True)]
 
 
 def encode(row: Row) -> bytes:
@@ -288,12 +310,12 @@ def _text(value: bytes | None) -> bytes:
     return _NULL_TEXT if value is None else _FIELD(_TEXT, len(value)) + value
 
 
-def _first_difference(block: _Block, leaves: bytes) -> _Broken:
+def _first_difference(block: Block, leaves: bytes) -> Broken:
     for event_id in range(block.first_id, block.last_id + 1):
         at = 32 * (event_id - block.first_id)
         if leaves[at : at + 32] != block.leaves[at : at + 32]:
-            return _Broken(block.n, event_id, f"event {event_id} of block {block.n} is not the one that was appended")
-    return _Broken(block.n, None, f"block {block.n} holds digests for more events than it covers")
+            return Broken(block.n, event_id, f"event {event_id} of block {block.n} is not the one that was appended")
+    return Broken(block.n, None, f"block {block.n} holds digests for more events than it covers")
 
 
 def _size(conn: psycopg.Connection) -> tuple[int, int]:
@@ -314,7 +336,7 @@ def _copy(conn: psycopg.Connection, after: int, upto: int) -> Iterator[Iterator[
         yield rows
         if (row := next(rows, None)) is not None:  # reading to the end also ends the COPY
             stray, _ = _ID_AND_LENGTH(row, _AT_ID)
-            raise _Broken(None, stray, f"event {stray} belongs to no block: it was not appended")
+            raise Broken(None, stray, f"event {stray} belongs to no block: it was not appended")
 
 
 def _rows(copy: psycopg.Copy) -> Iterator[Copied]:
