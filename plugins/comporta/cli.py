@@ -194,12 +194,16 @@ def main() -> None:
 
 def _mount_rooms() -> None:
     from comporta.drills.commands import drill
+    from comporta.gates.commands import app as gates
     from comporta.ledger.commands import app as events
+    from comporta.notices.commands import app as mail
     from comporta.validation.commands import proofs
 
     app.command("proofs")(proofs)
     app.command("drill")(drill)
+    app.add_typer(gates, name="gates")
     app.add_typer(events, name="events", help="Read and verify the ledger.")
+    app.add_typer(mail, name="mail", help="Mail about gates: what was sent, what waits, what failed.")
 
 
 @contextmanager

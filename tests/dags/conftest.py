@@ -16,7 +16,18 @@ import json, sys
 from comporta.orchestration.reference import load_dags, render
 
 def mapped_over(task):
-    return {name: list(values) for name, values in task.op_kwargs_expand_input.value.items()} if task.is_mapped else None
+    if not task.is_mapped:
+        return None
+    given = getattr(task, "op_kwargs_expand_input", None) or task.expand_input
+    return {name: list(values) for name, values in given.value.items()}
+
+def schedule(dag):
+    condition = getattr(dag.timetable, "asset_condition", None)
+    return str(dag.schedule) if condition is None else sorted(asset.name for asset in condition.objects)
+
+def doc(task):
+    function = getattr(task, "python_callable", None)
+    return task.doc_md or (function.__doc__ if function else "") or ""
 
 dags = load_dags()
 print(json.dumps({
@@ -24,13 +35,15 @@ print(json.dumps({
     "dags": {
         dag.dag_id: {
             "tags": sorted(dag.tags), "doc": dag.doc_md, "max_active_runs": dag.max_active_runs,
-            "schedule": sorted(asset.name for asset in dag.timetable.asset_condition.objects),
+            "schedule": schedule(dag), "catchup": dag.catchup,
             "tasks": {
                 task.task_id: {
                     "upstream": sorted(task.upstream_task_ids), "trigger_rule": str(task.trigger_rule.value),
-                    "pool": task.pool, "doc": task.doc_md or (task.python_callable.__doc__ or ""),
+                    "pool": task.pool, "doc": doc(task),
                     "outlets": [outlet.name for outlet in task.outlets],
                     "retries": task.retries, "priority": task.priority_weight,
+                    "operator": task.task_type, "spares": list(getattr(task, "spare", ())),
+                    "consumes": getattr(task, "consume", None),
                     "label": task.map_index_template, "mapped_over": mapped_over(task),
                 }
                 for task in dag.tasks

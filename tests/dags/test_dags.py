@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from comporta.gates.policy import GatesFile, load_policy
 from comporta.orchestration import wiring
 from comporta.release.model import Release, load_release
 from comporta.validation.model import order_subjects
 from comporta.validation.validity import owed
 
+TRIES = 30
 CHANGES = ("OPT1", "OPT2", "OPT3", "OPT4", "OPT5")
 
 
@@ -31,7 +33,7 @@ def stage2(parsed: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_dag_says_what_it_is_for(parsed: dict[str, Any]) -> None:
-    assert set(parsed["dags"]) == {"stage2_dry_run", "stage3_rollback_validation"}
+    assert set(parsed["dags"]) == {"stage2_dry_run", "stage3_rollback_validation", "daily_sync", "post"}
     for dag in parsed["dags"].values():
         assert dag["doc"]
         assert "comporta" in dag["tags"]
@@ -130,6 +132,91 @@ def test_proofs_share_the_pool_of_the_shadows_and_come_after_a_dry_run(
 def test_no_proof_is_tried_again_by_itself(stage3: dict[str, Any]) -> None:
     """The same scripts on the same target give the same answer; a person looks first."""
     assert {task["retries"] for task in stage3["tasks"].values()} == {0}
+
+
+@pytest.fixture
+def sync(parsed: dict[str, Any]) -> dict[str, Any]:
+    dag: dict[str, Any] = parsed["dags"]["daily_sync"]
+    return dag
+
+
+@pytest.fixture(scope="module")
+def gates_file(project: Path) -> GatesFile:
+    return load_policy(project / "config" / "gates.yaml")
+
+
+def test_the_sync_starts_at_ten_in_utc_and_makes_up_for_no_day_that_was_missed(sync: dict[str, Any]) -> None:
+    assert sync["schedule"] == "0 10 * * *"
+    assert sync["catchup"] is False
+
+
+def test_every_owner_is_asked_and_the_question_names_the_owner(sync: dict[str, Any], gates_file: GatesFile) -> None:
+    readiness = sync["tasks"]["collect_readiness"]
+    assert readiness["mapped_over"] == {"role": list(gates_file.readiness.owners)}
+    assert "task.role" in readiness["label"]
+
+
+def test_no_gate_opens_before_readiness_was_collected_and_blockers_were_checked(
+    sync: dict[str, Any], gates_file: GatesFile
+) -> None:
+    for name in gates_file.daily_sync.gates:
+        assert sync["tasks"][name]["operator"] == "GoNoGoSensor"
+        assert {"collect_readiness", "check_blockers", "write_agenda"} <= upstream(sync["tasks"], name)
+        assert sync["tasks"][name]["trigger_rule"] == "all_success"
+
+
+def test_every_gate_of_the_sync_is_a_task_and_leaves_its_decision_to_others(
+    sync: dict[str, Any], gates_file: GatesFile
+) -> None:
+    gates = {name: task for name, task in sync["tasks"].items() if task["operator"] == "GoNoGoSensor"}
+    assert list(gates) == list(gates_file.daily_sync.gates)
+    assert {task["consumes"] for task in gates.values()} == {False}
+
+
+def test_blockers_are_checked_also_where_a_question_could_not_be_put(sync: dict[str, Any]) -> None:
+    assert sync["tasks"]["check_blockers"]["trigger_rule"] == "all_done"
+    assert sync["tasks"]["check_blockers"]["upstream"] == ["collect_readiness"]
+
+
+def test_minutes_are_written_whatever_was_decided(sync: dict[str, Any], gates_file: GatesFile) -> None:
+    minutes = sync["tasks"]["write_minutes"]
+    assert minutes["trigger_rule"] == "all_done"
+    assert set(minutes["upstream"]) == set(gates_file.daily_sync.gates)
+    for name in gates_file.daily_sync.gates:
+        assert sync["tasks"][name]["spares"] == ["write_minutes"]
+    assert {name: task["outlets"] for name, task in sync["tasks"].items() if task["outlets"]} == {
+        "write_minutes": ["daily_sync"]
+    }
+
+
+def test_a_sync_that_is_cleared_does_not_wait_for_one_that_waits_for_people(sync: dict[str, Any]) -> None:
+    assert sync["max_active_runs"] >= 4
+
+
+def test_what_people_wait_for_goes_before_what_machines_wait_for(parsed: dict[str, Any]) -> None:
+    weights = {name: {task["priority"] for task in dag["tasks"].values()} for name, dag in parsed["dags"].items()}
+    assert weights["daily_sync"] == {10}
+    assert min(weights["daily_sync"]) > max(weights["stage3_rollback_validation"])
+
+
+def test_a_sensor_that_waits_has_the_tries_that_asking_again_takes(sync: dict[str, Any]) -> None:
+    """The default of the sensor does not reach a mapped task, nor one whose DAG sets retries for all."""
+    sensors = [task for task in sync["tasks"].values() if task["operator"].endswith("Sensor")]
+    assert len(sensors) >= 3
+    assert {task["retries"] for task in sensors} == {TRIES}
+
+
+def test_mail_holds_nothing_up(parsed: dict[str, Any]) -> None:
+    """No DAG waits for the post, by an asset or otherwise."""
+    post = parsed["dags"]["post"]
+    assert post["schedule"] == "@continuous"
+    assert post["max_active_runs"] == 1
+    assert [task["outlets"] for task in post["tasks"].values()] == [[], []]
+
+
+def test_a_post_that_fails_does_not_spin(parsed: dict[str, Any]) -> None:
+    """A run that failed is followed by the next at once: only retries keep a database that is away from being asked all day."""
+    assert min(task["retries"] for task in parsed["dags"]["post"]["tasks"].values()) >= 5
 
 
 ORDERED_RELEASES = {

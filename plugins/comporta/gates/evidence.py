@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comporta.gates.book import GateBook
 from comporta.gates.gate import EvidenceItem, Gate, Kind, evidence_digest
@@ -20,6 +20,9 @@ from comporta.proof import fingerprint
 from comporta.release.model import Release, load_release
 from comporta.reports.page import digest_of
 from comporta.settings import Settings
+
+if TYPE_CHECKING:
+    from comporta.sync.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Collector:
         self._file = file
         self._release = load_release(settings.release_path, settings.home / "sql")
         self._items: dict[EvidenceName, EvidenceItem] = {}
+        self._standing: Standing | None = None
 
     def of(self, name: str, kind: Kind, asked_by: Mapping[str, Any]) -> Evidence:
         """What the gate of that name rests on now: its evidence, and what blocks a Go. A Ready rests on scripts and target."""
@@ -68,8 +72,13 @@ class Collector:
                 self._items |= {name: _KINDS[name](sources) for name in missing}
         return tuple(self._items[name] for name in names)
 
-    def _blockers(self, plan: GatePlan, asked_by: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002 - the checklist comes with the daily sync
-        return ()
+    def _blockers(self, plan: GatePlan, asked_by: Mapping[str, Any]) -> tuple[str, ...]:
+        # The checklist reads proofs, which parses SQL: loaded by those who need it.
+        from comporta.sync.standing import Standing
+
+        if self._standing is None:
+            self._standing = Standing(self._settings, self._file)
+        return self._standing.in_the_way(plan, asked_by)
 
 
 def renew(settings: Settings, file: GatesFile, book: GateBook, gates: Iterable[Gate], *, actor: str) -> list[Gate]:

@@ -103,6 +103,12 @@ class GatesFile(Strict):
         plan = self.plan(gate)
         excluded: dict[str, str] = {}
         if "author" in plan.excludes:
+            if author not in self.roles and author not in self.people:
+                raise ConfigurationError(
+                    f'the author of the release, "{author}", is neither a person nor a role of the gates file, so that nobody '
+                    f'could be kept from deciding gate "{gate}" on their own work',
+                    remedy="Name a login or a role under author: in the release file.",
+                )
             excluded |= dict.fromkeys(self.roles.get(author, (author,)), "author of the release")
         if "trigger" in plan.excludes and trigger:
             excluded[trigger] = "started the run"

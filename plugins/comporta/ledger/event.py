@@ -32,6 +32,13 @@ class EventType(StrEnum):
     VALIDATION_FINISHED = "validation_finished"
     # Failover drills, stream "drill/<name>": feature = component, workflow = "drill".
     DRILL_FINISHED = "drill_finished"
+    # The daily sync, stream "daily_sync/<run id>": feature = release, workflow = "daily_sync".
+    SYNC_OPENED = "sync_opened"
+    BLOCKERS_CHECKED = "blockers_checked"
+    MINUTES_WRITTEN = "minutes_written"
+    # Mail, stream "mail/<event>/<login>": feature = that of the event, workflow = "mail", phase = what it tells.
+    MAIL_SENT = "mail_sent"
+    MAIL_FAILED = "mail_failed"
     # Gates, stream "gate/<key>": feature = release, workflow = "gate", phase = the gate's name. Written by comporta.gate_* only.
     GATE_OPENED = "gate_opened"
     GATE_EVIDENCE_CHANGED = "gate_evidence_changed"

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 from dotenv import dotenv_values
@@ -19,6 +20,8 @@ from comporta.local.ports import LOOPBACK
 
 CONTROL_DATABASE = "comporta"
 WEB_USER = "admin"
+SERVICE_USER = "comporta"
+"""Writes notes on runs; it holds no role, so that it decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,14 @@ def compose(
     shadow: Cluster,
     further: Sequence[Cluster] = (),
     web: WebPorts,
+    people: Sequence[str] = (),
+    passwords: Mapping[str, str] = MappingProxyType({}),
     kept: Mapping[str, str],
 ) -> dict[str, str]:
     """Return the whole environment of the installation; secrets come from ``kept`` when it has them.
 
-    ``further`` are shadows beside the first; their names are those of their settings and connections.
+    ``further`` are shadows beside the first; their names are those of their settings and connections. ``people`` sign in beside
+    the administrator; ``passwords`` has those of everybody.
     """
 
     def secret(name: str, make: Callable[[], str]) -> str:
@@ -56,12 +62,17 @@ def compose(
         "COMPORTA_SHADOW_DSN": shadow.dsn(CATALOGUE_DATABASE),
         **{f"COMPORTA_{each.name.upper()}_DSN": each.dsn(CATALOGUE_DATABASE) for each in further},
         "COMPORTA_ARCHIVES": str(layout.archives),
+        "COMPORTA_ANCHORS": str(layout.anchors),
+        "COMPORTA_ANCHOR_KEY": str(layout.anchor_key),
         "COMPORTA_RELEASE": str(layout.project / "config" / "release.yaml"),
+        "COMPORTA_GATES": str(layout.project / "config" / "gates.yaml"),
+        "COMPORTA_WEB_URL": address,
         "AIRFLOW_HOME": str(layout.airflow_home),
         "AIRFLOW_CONN_CONTROL": uri("postgres", control, CONTROL_DATABASE),
         "AIRFLOW_CONN_TARGET": uri("postgres", target, CATALOGUE_DATABASE),
         "AIRFLOW_CONN_SHADOW": uri("postgres", shadow, CATALOGUE_DATABASE),
         **{f"AIRFLOW_CONN_{each.name.upper()}": uri("postgres", each, CATALOGUE_DATABASE) for each in further},
+        "AIRFLOW_CONN_AIRFLOW_API": _account(web, passwords.get(SERVICE_USER, "")),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": uri("postgresql+psycopg", control, AIRFLOW_DATABASE),
         "AIRFLOW__CORE__DAGS_FOLDER": str(layout.dags),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(layout.project / "plugins"),
@@ -73,7 +84,9 @@ def compose(
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{WEB_USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
+            [f"{WEB_USER}:admin", f"{SERVICE_USER}:user", *(f"{login}:user" for login in people if login != WEB_USER)]
+        ),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(layout.passwords),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         "AIRFLOW__API__BASE_URL": address,
@@ -93,6 +106,10 @@ def compose(
 def uri(scheme: str, cluster: Cluster, dbname: str) -> str:
     """The address of a database in the form that Airflow and SQLAlchemy read."""
     return f"{scheme}://{SUPERUSER}:{quote(cluster.password, safe='')}@{LOOPBACK}:{cluster.port}/{dbname}"
+
+
+def _account(web: WebPorts, password: str) -> str:
+    return f"http://{SERVICE_USER}:{quote(password, safe='')}@{LOOPBACK}:{web.web}"
 
 
 def write(path: Path, values: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -20,11 +20,13 @@ from rich.console import Console
 
 from comporta.demo.load import CatalogueDiffers, CatalogueUnfinished
 from comporta.errors import ComportaError
+from comporta.gates.policy import load_policy
+from comporta.ledger.anchor import Places, make_key, set_aside
 from comporta.local import environment, ports, supervisor
 from comporta.local.account import Account
 from comporta.local.cluster import CATALOGUE_DATABASE, CATALOGUE_SETTINGS, SHADOW_INITDB_OPTIONS, Cluster
 from comporta.local.databases import drop_catalogue, ensure_database, prepare_catalogue, prepare_control
-from comporta.local.environment import CONTROL_DATABASE, WEB_USER, WebPorts
+from comporta.local.environment import CONTROL_DATABASE, SERVICE_USER, WEB_USER, WebPorts
 from comporta.local.layout import Layout, server_root
 from comporta.local.web import Airflow, TaskState
 from comporta.orchestration.wiring import SHADOW_POOL
@@ -32,6 +34,8 @@ from comporta.settings import FURTHER_SHADOWS
 
 DRY_RUN_DAG = "stage2_dry_run"
 PROOFS_DAG = "stage3_rollback_validation"
+POST_DAG = "post"
+SYNC_DAG = "daily_sync"
 HEALTHY_WITHIN_S = 180.0
 DAG_KNOWN_WITHIN_S = 90.0
 RUN_WITHIN_S = 60 * 60.0
@@ -165,6 +169,8 @@ class Starter:
         self._sign_in(airflow)
         self._make_ready(airflow, clusters)
         report = self._dry_run(airflow, again=again)
+        airflow.wait_for_dag(SYNC_DAG, within_s=DAG_KNOWN_WITHIN_S)
+        airflow.unpause(SYNC_DAG)
         self._close(airflow, report)
         return report
 
@@ -174,6 +180,8 @@ class Starter:
         if not running and supervisor.stop(self.layout):
             self.console.print("ended what a killed supervisor had left behind")
         web = _web_ports(kept) if running and kept else self._choose_web_ports(kept)
+        people = tuple(load_policy(self.layout.project / "config" / "gates.yaml").people)
+        passwords = self._passwords(people)
         values = environment.compose(
             self.layout,
             control=clusters.control,
@@ -181,6 +189,8 @@ class Starter:
             shadow=clusters.shadow,
             further=clusters.further,
             web=web,
+            people=people,
+            passwords=passwords,
             kept=kept,
         )
         if running and values != kept:
@@ -188,10 +198,21 @@ class Starter:
             self.console.print("settings changed: Airflow is started again")
             supervisor.stop(self.layout)
         environment.write(self.layout.environment, values)
-        if not self.layout.passwords.exists():
-            self.layout.passwords.touch(mode=0o600)
-            self.layout.passwords.write_text(json.dumps({WEB_USER: secrets.token_urlsafe(12)}))
         return values
+
+    def _passwords(self, people: Sequence[str]) -> dict[str, str]:
+        """Passwords of everybody who signs in; those that there are stay."""
+        file = self.layout.passwords
+        known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        wanted = {login: known.get(login) or secrets.token_urlsafe(12) for login in (WEB_USER, SERVICE_USER, *people)}
+        if wanted != known:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".partial")
+            partial.unlink(missing_ok=True)
+            partial.touch(mode=0o600)
+            partial.write_text(json.dumps(wanted, indent=1))
+            partial.replace(file)
+        return wanted
 
     def _choose_web_ports(self, kept: Mapping[str, str]) -> WebPorts:
         wanted = int(os.environ.get("COMPORTA_WEB_PORT") or kept.get("AIRFLOW__API__PORT") or DEFAULT_WEB_PORT)
@@ -235,6 +256,7 @@ class Starter:
             return airflow
         with self._step("control database"):
             self._migrate(values)
+            self._make_anchor_key()
         with self._step("Airflow start"):
             supervisor.start(self.layout)
             airflow.wait_until_healthy(
@@ -269,15 +291,25 @@ class Starter:
             raise StartFailed(f"`airflow db migrate` failed:\n{tail}", remedy=f"See {log}.")
         marker.write_text(version)
 
+    def _make_anchor_key(self) -> None:
+        """A new ledger gets a key and a file of anchors; those of one that is gone with its servers are set aside."""
+        places = Places(self.layout.anchors, self.layout.anchor_key)
+        if not places.key.exists():
+            set_aside(places)
+            make_key(places)
+
     def _sign_in(self, airflow: Airflow) -> None:
         airflow.sign_in(WEB_USER, json.loads(self.layout.passwords.read_text())[WEB_USER])
 
     def _make_ready(self, airflow: Airflow, clusters: Clusters) -> None:
-        """Pools first, and STAGE 3 before the dry run that starts it: a DAG that is paused misses its asset for good."""
+        """Pools first, and STAGE 3 before the dry run that starts it: a DAG that is paused misses its asset for good.
+
+        The daily sync asks people about what the dry run found, so it begins behind it.
+        """
         pools = json.loads((self.layout.project / "config" / "pools.json").read_text())
         pools[SHADOW_POOL]["slots"] = len(clusters.shadows)
         airflow.ensure_pools(pools)
-        for dag_id in dict.fromkeys((PROOFS_DAG, self.dag_id)):
+        for dag_id in dict.fromkeys((PROOFS_DAG, POST_DAG, self.dag_id)):
             airflow.wait_for_dag(dag_id, within_s=DAG_KNOWN_WITHIN_S)
             airflow.unpause(dag_id)
 
@@ -328,12 +360,15 @@ class Starter:
         self.console.print()
         self.console.print(f"Report:  {report or 'none was written'}", soft_wrap=True, highlight=False)
         self.console.print(self._how_proofs_stand(airflow), soft_wrap=True, highlight=False)
+        self.console.print(f"Gates:   {airflow.address}/comporta/gates", soft_wrap=True, highlight=False)
         self.console.print(f"Web UI:  {airflow.address}", soft_wrap=True, highlight=False)
-        self.console.print(self._how_to_sign_in(airflow), soft_wrap=True, highlight=False)
+        self.console.print(self._how_to_sign_in(), soft_wrap=True, highlight=False)
         self.console.print("`make status` shows what runs, `make stop` stops it.")
 
-    def _how_to_sign_in(self, airflow: Airflow) -> str:
-        return f"Sign in: at {airflow.address} as {WEB_USER}; the password is in {self.layout.passwords}"
+    def _how_to_sign_in(self) -> str:
+        return (
+            f"Sign in: as {WEB_USER}, or as cfo, po, ... to decide gates; the passwords are in {self.layout.passwords}"
+        )
 
     def _how_proofs_stand(self, airflow: Airflow) -> str:
         command = self.layout.project / ".venv" / "bin" / "comporta"

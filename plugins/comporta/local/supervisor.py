@@ -1,4 +1,4 @@
-"""Runs the four Airflow processes in the background, starts one again that ended, and ends all of them on request."""
+"""Runs the Airflow processes and the ledger's anchorer in the background: starts what ended again, ends all on request."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from comporta.local.layout import Layout
 from comporta.local.processes import Process, boot_id, send, session_members, terminate
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+ANCHORER = "ledger-anchor"
+SUPERVISED = (*COMPONENTS, ANCHORER)
 PATIENCE_S = 20.0
 """The triggerer needs more than 6 s to hand its triggers over."""
 
@@ -31,7 +33,7 @@ log = logging.getLogger("comporta.supervisor")
 
 
 class SupervisorFailed(ComportaError):
-    """The Airflow processes could not be started or stopped; the log of the one concerned is named."""
+    """The processes could not be started or stopped; the log of the one concerned is named."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def is_running(layout: Layout) -> bool:
 
 
 def leftovers(layout: Layout) -> list[Process]:
-    """Airflow processes of this checkout, whether or not their supervisor still runs."""
+    """Supervised processes of this checkout, whether or not their supervisor still runs."""
     record = record_of(layout)
     if record is None:
         return []
@@ -234,6 +236,7 @@ class Supervisor:
         self._ending.set()
 
 
-def airflow_commands(programs: Path) -> dict[str, list[str]]:
-    """The command of each component, from the environment that holds ``programs``."""
-    return {name: [str(programs / "airflow"), name] for name in COMPONENTS}
+def commands(programs: Path) -> dict[str, list[str]]:
+    """The command of each process, from the environment that holds ``programs``."""
+    airflow = {name: [str(programs / "airflow"), name] for name in COMPONENTS}
+    return {**airflow, ANCHORER: [str(programs / "comporta"), "events", "anchor", "--follow"]}

@@ -7,3 +7,4 @@ from airflow.sdk import Asset
 RELEASE = Asset(name="release", uri="comporta://release")
 DRY_RUN = Asset(name="dry_run", uri="comporta://dry_run")
 ROLLBACK_PROOFS = Asset(name="rollback_proofs", uri="comporta://rollback_proofs")
+DAILY_SYNC = Asset(name="daily_sync", uri="comporta://daily_sync")

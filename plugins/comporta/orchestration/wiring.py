@@ -1,4 +1,4 @@
-"""What a DAG file needs to know while it is parsed: names. The release file is source beside the DAG, not a look-up."""
+"""What a DAG file needs to know while it is parsed: names. The files of ``config/`` are source beside the DAG, not a look-up."""
 
 from __future__ import annotations
 
@@ -52,6 +52,20 @@ def _dependants(change: str, requires: Mapping[str, set[str]]) -> list[str]:
     return [name for name in requires if name in family - {change}]
 
 
+def readiness_owners() -> tuple[str, ...]:
+    """The roles that the daily sync asks, in the order of ``config/gates.yaml``, which the tasks load in full."""
+    return tuple(_file("gates.yaml")["readiness"]["owners"])
+
+
+def sync_gates() -> tuple[str, ...]:
+    """The gates that the daily sync puts, in their order."""
+    return tuple(_file("gates.yaml")["daily_sync"]["gates"])
+
+
 def _release() -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((project_root() / "config" / "release.yaml").read_text(encoding="utf-8"))
+    return _file("release.yaml")
+
+
+def _file(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((project_root() / "config" / name).read_text(encoding="utf-8"))
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated
@@ -77,6 +78,7 @@ class _ReleaseFile(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     title: str
     author: str
+    due: date | None = None
     changes: dict[str, _ChangeEntry] = Field(min_length=1)
     budget: Budget = Budget()
     dry_run: DryRunPlan = DryRunPlan()
@@ -106,7 +108,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Release:
-    """The changes in the order in which they are applied: every change stands after those that it requires."""
+    """The changes in the order in which they are applied: every change stands after those that it requires.
+
+    ``due`` is the day of the rollout, where one is set.
+    """
 
     name: str
     title: str
@@ -115,6 +120,7 @@ class Release:
     support: tuple[Script, ...]
     dry_run: DryRunPlan
     proof: ProofPlan
+    due: date | None = None
 
     def change(self, name: str) -> Change:
         """The change called ``name``; ConfigurationError lists the known names."""
@@ -156,6 +162,7 @@ def load_release(path: Path, sql: Path) -> Release:
         support=tuple(Script.read(file) for file in sorted((sql / "support").glob("*.sql"))),
         dry_run=entry.dry_run,
         proof=entry.proof,
+        due=entry.due,
     )
 
 
