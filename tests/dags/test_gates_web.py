@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from comporta.gates import (
 )
 from comporta.gates.evidence import Evidence
 from comporta.gates.gate import evidence_digest
+from comporta.ledger import Event
 from comporta.orchestration.evidence_watch import EvidenceWatch
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -110,9 +112,24 @@ class FakeBook:
             raise UnknownGate(gate)
         return self.gates[gate]
 
-    def history(self, gate: int) -> list[dict[str, Any]]:
+    def history(self, gate: int) -> list[Event]:
         """One event is enough to see that it arrives."""
-        return [{"event_type": "gate_opened", "id": self.get(gate).gate}]
+        found = self.get(gate)
+        return [
+            Event(
+                id=found.gate,
+                stream=found.stream,
+                version=1,
+                feature=found.feature,
+                event_type="gate_opened",
+                workflow="gate",
+                phase=found.name,
+                payload=MappingProxyType({"question": found.question}),
+                actor="airflow",
+                timestamp=found.opened_at,
+                idempotency_key=None,
+            )
+        ]
 
     def decide(
         self,
@@ -593,7 +610,9 @@ def test_my_own_vote_can_be_revoked_until_somebody_acted_on_it(world: World) -> 
 
 def test_one_gate_is_shown_with_its_events(world: World) -> None:
     """What an auditor asks first."""
-    assert world.client.get("/api/gates/1").json()["history"] == [{"event_type": "gate_opened", "id": 1}]
+    (event,) = world.client.get("/api/gates/1").json()["history"]
+    assert (event["id"], event["event_type"], event["actor"]) == (1, "gate_opened", "airflow")
+    assert event["payload"] == {"question": "May OPT2 go to production?"}
     missing = world.client.get("/api/gates/99")
     assert (missing.status_code, missing.json()["code"]) == (404, "unknown_gate")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
 
-from comporta.errors import ComportaError
+from comporta.errors import ComportaError, UnreachableServer
 from comporta.gates import Gate
 from comporta.gates.evidence import Evidence
 from comporta.gates.gate import Kind
@@ -107,9 +107,11 @@ class _Look:
             if self._collector is None:
                 self._collector = self._begin()
             return self._collector.of(gate.name, gate.kind, gate.asked_by)
-        except ComportaError as error:
+        except UnreachableServer as error:
             self._without[key] = NoData(error.message)
+            return self._without[key]
+        except ComportaError as error:
+            return NoData(error.message)
         except Exception:
             log.exception("the evidence of gate %s could not be collected", gate.gate)
-            self._without[key] = NoData("collecting it failed; the API server's log says how")
-        return self._without[key]
+            return NoData("collecting it failed; the API server's log says how")

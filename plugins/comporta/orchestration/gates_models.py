@@ -128,10 +128,20 @@ class GateShown(Gate):
     )
 
 
-class GateInFull(GateShown):
-    """A gate with its events in the ledger, oldest first."""
+class GateEvent(BaseModel):
+    """What happened to a gate, as the ledger has it."""
 
-    history: list[dict[str, Any]]
+    id: int
+    event_type: str
+    actor: str
+    at: datetime
+    payload: dict[str, Any]
+
+
+class GateInFull(GateShown):
+    """A gate with all that happened to it, oldest first, refused votes included."""
+
+    history: list[GateEvent]
 
 
 class Me(BaseModel):

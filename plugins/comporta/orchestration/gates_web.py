@@ -30,10 +30,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from comporta.gates import Choice, Gate, GateBook, UnknownGate, list_digest
 from comporta.gates.evidence import Collector, Evidence
 from comporta.gates.policy import policy_of
+from comporta.ledger import Event
 from comporta.orchestration.evidence_watch import EvidenceWatch, NoData
 from comporta.orchestration.gates_models import (
     Ballot,
     BallotRefused,
+    GateEvent,
     GateInFull,
     GateList,
     GateShown,
@@ -251,7 +253,7 @@ def show_gate(gate: int, person: SignedIn, moment: Now, desk: TheDesk) -> dict[s
         [(latest, no_data)] = _look_again(book, desk.watch, [found])
         return {
             **_shown(latest, person, moment, no_data),
-            "history": [jsonable_encoder(event) for event in book.history(gate)],
+            "history": [_event(event) for event in book.history(gate)],
         }
 
 
@@ -359,6 +361,13 @@ def _look_again(book: GateBook, watch: EvidenceWatch, gates: list[Gate]) -> list
 def _shown(gate: Gate, person: Person, moment: datetime, no_data: str | None = None) -> dict[str, Any]:
     mine = standing(gate, person.login, moment, may_answer=person.may("PUT", _dag(gate)), no_data=no_data)
     return {**gate.as_json(), "mine": mine, "no_data": no_data}
+
+
+def _event(event: Event) -> GateEvent:
+    """Named field by field: what else an event carries is the ledger's own affair."""
+    return GateEvent(
+        id=event.id, event_type=event.event_type, actor=event.actor, at=event.timestamp, payload=dict(event.payload)
+    )
 
 
 def _dag(gate: Gate) -> str:

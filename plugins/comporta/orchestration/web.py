@@ -66,7 +66,7 @@ def explain(request: Request, error: HTTPException) -> Response:
         return _problem(error.status_code, error.code, str(error.detail), error.remedy, **error.more)
     code, remedy = {
         401: ("anonymous", _SIGN_IN),
-        403: ("forbidden", "Ask an Airflow administrator."),
+        403: ("forbidden", "Sign in again, or ask an Airflow administrator."),
         404: ("not_found", ""),
     }.get(error.status_code, ("refused", ""))
     return _problem(error.status_code, code, str(error.detail), remedy, headers=error.headers)

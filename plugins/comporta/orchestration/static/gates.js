@@ -275,7 +275,7 @@ const decidedGate = gate => {
 };
 
 const nothing = () => state.tab === "open"
-  ? el("div", {class: "empty"}, el("h2", {}, run.get("run_id") ? "This run asks nothing" : "No gate is open"),
+  ? el("div", {class: "empty"}, el("h2", {}, run.get("run_id") ? "This run asks nothing now" : "No gate is open"),
       el("p", {}, "A gate opens when a run needs people: the daily sync asks every owner for Ready or Blocker at 10:00 UTC and then for the Go of a release, a rollout asks before it touches production. You will see the question here with its evidence, and in Airflow under Required Actions."),
       el("p", {}, "This page looks for new ones by itself."))
   : el("div", {class: "empty"}, el("h2", {}, "Nothing was decided yet"), el("p", {}, "The last 50 answers will be here: who gave them, when, why, and which task acted on them."));
@@ -343,7 +343,7 @@ const drawBar = () => {
   const waiting = state.tab === "open" ? openNow().filter(gate => mayPick(gate) && gate.mine.needed).length : 0;
   $("select-all").replaceChildren("Select all", el("span", {class: "wide"}, " I may decide"), ` (${waiting})`);
   $("select-all").disabled = !waiting;
-  $("bar").hidden = state.tab !== "open";
+  $("bar").hidden = (state.tab !== "open" || (state.list && !state.order.length)) && $("result").hidden;
   if (n && stopped.length && !$("hint").className) hint(`${both(stopped, "go")} will be refused for ${stopped.map(gate => `#${gate.gate}`).join(", ")}: ${stopped[0].no_data ? "no data" : "a blocker stands"}.`);
   else if (!n && !$("hint").className) hint("");
 };
@@ -377,12 +377,13 @@ const settle = (decision, outcome) => {
 };
 const showResult = (head, refused, decided, way, decision) => {
   const question = id => (state.gates.get(id) || {question: ""}).question;
-  const close = el("button", {type: "button", class: "quiet", onclick: () => { $("result").hidden = true; }}, "Close");
+  const close = el("button", {type: "button", class: "quiet", onclick: () => { $("result").hidden = true; drawBar(); }}, "Close");
   $("result").replaceChildren(el("div", {class: "head"}, el("span", {}, head), close), way ? el("p", {class: "way"}, way) : "", el("ul", {},
     refused.map(each => el("li", {}, el("span", {class: "no-word"}, `refused`), el("span", {}, `#${each.gate} ${question(each.gate)} `, el("br"), el("span", {}, sentence(each.why)), " ", el("span", {class: "way"}, each.remedy)))),
     decided.map(gate => el("li", {}, el("span", {class: decision === "go" ? "yes-word" : "no-word"}, gate.state === "open" ? "recorded" : stateWord(gate)), el("span", {}, `#${gate.gate} ${gate.question} `, el("br"), el("span", {class: "way"},
-      gate.state === "open" ? `Your ${words(gate.kind, decision)} counts; still missing: ${gate.missing.map(need => `${need.count > 1 ? `${need.count} × ` : ""}${need.role} (${need.holders.join(", ")})`).join(", ")}.` : "Decided; the run goes on by itself."))))));
+      gate.state === "open" ? `Your ${words(gate.kind, decision)} counts; still missing: ${gate.missing.map(need => `${need.count > 1 ? `${need.count} × ` : ""}${need.role} (${need.holders.join(", ")})`).join(", ")}.` : gate.state === "no_go" ? "Decided: nothing behind this gate runs." : "Decided; the run goes on by itself."))))));
   $("result").hidden = false;
+  drawBar();
 };
 const takeBack = async (gate, input) => {
   if (!input.value.trim()) { input.classList.add("missing"); input.focus(); return; }
@@ -390,7 +391,7 @@ const takeBack = async (gate, input) => {
     const answer = await send(`api/gates/${gate.gate}/revoke`, {reason: input.value.trim()});
     state.revoking = null;
     if (answer.ok) { say(`Your vote on ${gate.question} was revoked`); }
-    else { const problem = await problemOf(answer); showResult(`Not revoked: ${problem.why}`, [], [], problem.remedy); $("bar").hidden = false; }
+    else { const problem = await problemOf(answer); showResult(`Not revoked: ${problem.why}`, [], [], problem.remedy); }
   } catch { trouble({why: "the server does not answer", remedy: ""}); }
   draw(); refresh();
 };
@@ -414,7 +415,7 @@ addEventListener("keydown", event => {
   const typing = event.target.matches("textarea, input[type=text]");
   if (event.key === "Escape" && !$("help").open) {
     if (typing) event.target.blur();
-    else if (!$("result").hidden) $("result").hidden = true;
+    else if (!$("result").hidden) { $("result").hidden = true; drawBar(); }
     else if (state.selected.size) { state.selected.clear(); draw(); }
     if (typing && state.at !== null && state.nodes.has(state.at)) moveTo(state.at);
     return;
