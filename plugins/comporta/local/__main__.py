@@ -69,7 +69,7 @@ def status() -> None:
         console.print(f"{cluster.name:<14} {state}", highlight=False)
     record = supervisor.record_of(layout)
     children = record.children if record else {}
-    for name in supervisor.COMPONENTS:
+    for name in supervisor.SUPERVISED:
         child = children.get(name)
         alive = child is not None and child.alive
         healthy = healthy and alive
@@ -110,9 +110,9 @@ def clean() -> None:
 
 @app.command(hidden=True)
 def supervise() -> None:
-    """Run the Airflow processes until told to end."""
+    """Run the Airflow processes and the mail catcher until told to end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    supervisor.Supervisor(_layout()).run(supervisor.airflow_commands(Path(sys.executable).parent))
+    supervisor.Supervisor(_layout()).run(supervisor.commands(Path(sys.executable).parent))
 
 
 def _stop(layout: Layout, console: Console) -> None:

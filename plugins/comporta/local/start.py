@@ -27,18 +27,21 @@ from comporta.local.cluster import CATALOGUE_DATABASE, CATALOGUE_SETTINGS, SHADO
 from comporta.local.databases import drop_catalogue, ensure_database, prepare_catalogue, prepare_control
 from comporta.local.environment import CONTROL_DATABASE, SERVICE_USER, WEB_USER, WebPorts
 from comporta.local.layout import Layout, server_root
+from comporta.local.mail_catcher import port_of
 from comporta.local.web import Airflow, TaskState
 from comporta.orchestration.wiring import SHADOW_POOL
 from comporta.settings import FURTHER_SHADOWS
 
 DRY_RUN_DAG = "stage2_dry_run"
 PROOFS_DAG = "stage3_rollback_validation"
+POST_DAG = "post"
 HEALTHY_WITHIN_S = 180.0
 DAG_KNOWN_WITHIN_S = 90.0
 RUN_WITHIN_S = 60 * 60.0
 DEFAULT_WEB_PORT = 8080
 FIRST_SERVER_PORT = 55432
 FIRST_LOG_PORT = 8793
+FIRST_MAIL_PORT = 1025
 
 COLOURS = {"success": "green", "failed": "red", "upstream_failed": "red", "skipped": "yellow", "running": "cyan"}
 QUIET_STATES = {"waiting", "scheduled", "queued", "deferred"}
@@ -218,7 +221,8 @@ class Starter:
                 "(COMPORTA_WEB_PORT=N asks for another)"
             )
         worker = ports.first_free(FIRST_LOG_PORT, avoid={web})
-        return WebPorts(web, worker, ports.first_free(FIRST_LOG_PORT + 1, avoid={web, worker}))
+        trigger = ports.first_free(FIRST_LOG_PORT + 1, avoid={web, worker})
+        return WebPorts(web, worker, trigger, ports.first_free(FIRST_MAIL_PORT, avoid={web}))
 
     def _load_demo(self, clusters: Clusters) -> None:
         target = clusters.target.dsn(CATALOGUE_DATABASE)
@@ -293,7 +297,7 @@ class Starter:
         pools = json.loads((self.layout.project / "config" / "pools.json").read_text())
         pools[SHADOW_POOL]["slots"] = len(clusters.shadows)
         airflow.ensure_pools(pools)
-        for dag_id in dict.fromkeys((PROOFS_DAG, self.dag_id)):
+        for dag_id in dict.fromkeys((POST_DAG, PROOFS_DAG, self.dag_id)):
             airflow.wait_for_dag(dag_id, within_s=DAG_KNOWN_WITHIN_S)
             airflow.unpause(dag_id)
 
@@ -346,10 +350,13 @@ class Starter:
         self.console.print(self._how_proofs_stand(airflow), soft_wrap=True, highlight=False)
         self.console.print(f"Web UI:  {airflow.address}", soft_wrap=True, highlight=False)
         self.console.print(self._how_to_sign_in(airflow), soft_wrap=True, highlight=False)
+        self.console.print(f"Mail:    none leaves this machine; it is kept in {self.layout.mail}", soft_wrap=True)
         self.console.print("`make status` shows what runs, `make stop` stops it.")
 
     def _how_to_sign_in(self, airflow: Airflow) -> str:
-        return f"Sign in: as {WEB_USER}, or as cfo, po, ... to decide gates; the passwords are in {self.layout.passwords}"
+        return (
+            f"Sign in: as {WEB_USER}, or as cfo, po, ... to decide gates; the passwords are in {self.layout.passwords}"
+        )
 
     def _how_proofs_stand(self, airflow: Airflow) -> str:
         command = self.layout.project / ".venv" / "bin" / "comporta"
@@ -411,4 +418,5 @@ def _web_ports(values: Mapping[str, str]) -> WebPorts:
         web=int(values["AIRFLOW__API__PORT"]),
         worker_logs=int(values["AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT"]),
         trigger_logs=int(values["AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT"]),
+        mail=port_of(mail) if (mail := values.get("AIRFLOW_CONN_SMTP_DEFAULT")) else ports.first_free(FIRST_MAIL_PORT),
     )

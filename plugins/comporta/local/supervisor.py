@@ -1,4 +1,4 @@
-"""Runs the four Airflow processes in the background, starts one again that ended, and ends all of them on request."""
+"""Runs the Airflow processes and the mail catcher in the background: starts what ended again, ends all on request."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from comporta.local.layout import Layout
 from comporta.local.processes import Process, boot_id, send, session_members, terminate
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+CATCHER = "mail-catcher"
+SUPERVISED = (*COMPONENTS, CATCHER)
 PATIENCE_S = 20.0
 """The triggerer needs more than 6 s to hand its triggers over."""
 
@@ -234,6 +236,7 @@ class Supervisor:
         self._ending.set()
 
 
-def airflow_commands(programs: Path) -> dict[str, list[str]]:
-    """The command of each component, from the environment that holds ``programs``."""
-    return {name: [str(programs / "airflow"), name] for name in COMPONENTS}
+def commands(programs: Path) -> dict[str, list[str]]:
+    """The command of each process, from the environment that holds ``programs``."""
+    airflow = {name: [str(programs / "airflow"), name] for name in COMPONENTS}
+    return {**airflow, CATCHER: [str(programs / "python"), "-m", "comporta.local.mail_catcher"]}
