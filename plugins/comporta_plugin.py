@@ -6,9 +6,28 @@ from airflow.plugins_manager import AirflowPlugin
 
 from comporta.orchestration.lazy import LazyApp
 
+_ICONS = {"icon": "/comporta/static/gates-light.svg", "icon_dark_mode": "/comporta/static/gates-dark.svg"}
+
 
 class ComportaPlugin(AirflowPlugin):
-    """The pages under ``/comporta`` of the API server."""
+    """The pages under ``/comporta`` of the API server, and where the UI shows them: in its navigation and on every run."""
 
     name = "comporta"
     fastapi_apps = [{"app": LazyApp("comporta.orchestration.web:app"), "url_prefix": "/comporta", "name": "Comporta"}]  # noqa: RUF012 (Airflow reads a plain list)
+    external_views = [  # noqa: RUF012 (as above)
+        {
+            "name": "Gates",
+            "href": "/comporta/gates",
+            "destination": "nav",
+            "nav_top_level": True,
+            "url_route": "gates",
+            **_ICONS,
+        },
+        {
+            "name": "Gates",
+            "href": "/comporta/gates?dag_id={DAG_ID}&run_id={RUN_ID}",
+            "destination": "dag_run",
+            "url_route": "gates-of-run",
+            **_ICONS,
+        },
+    ]

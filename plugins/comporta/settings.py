@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     gates: Path = Field(default=Path("config/gates.yaml"))
     web_url: str = ""
     archives: Path = Field(default=Path("archives"))
+    anchors: Path = Field(default=Path("anchors/ledger.jsonl"))
+    anchor_copy: Path | None = None
+    anchor_key: Path = Field(default=Path(".comporta/anchor-key.pem"))
 
     @property
     def release_path(self) -> Path:
@@ -63,6 +66,21 @@ class Settings(BaseSettings):
     def archives_path(self) -> Path:
         """Where reports are kept, absolute."""
         return self.home / self.archives
+
+    @property
+    def anchors_path(self) -> Path:
+        """The file of the ledger's anchors, absolute; the public keys are beside it."""
+        return self.home / self.anchors
+
+    @property
+    def anchor_copy_path(self) -> Path | None:
+        """A second copy of the anchors, a file or a folder, absolute; None when there is none."""
+        return self.home / self.anchor_copy if self.anchor_copy else None
+
+    @property
+    def anchor_key_path(self) -> Path:
+        """The private key that signs anchors, absolute."""
+        return self.home / self.anchor_key
 
     def shadows(self) -> tuple[str, ...]:
         """The DSNs of all shadow servers, the first of which must be set: as many proofs run side by side."""

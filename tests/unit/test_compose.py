@@ -16,7 +16,7 @@ from comporta.local.cluster import BASE_SETTINGS, CATALOGUE_SETTINGS, REQUIRED_E
 from comporta.local.environment import WebPorts
 from comporta.local.layout import Layout
 from comporta.local.start import DEFAULT_WEB_PORT, FIRST_SERVER_PORT, Clusters
-from comporta.local.supervisor import COMPONENTS
+from comporta.local.supervisor import ANCHORER, COMPONENTS, commands
 
 SECRETS = {
     "COMPORTA_CONTROL_PASSWORD": "c",
@@ -26,6 +26,7 @@ SECRETS = {
     "COMPORTA_JWT_SECRET": "j",
     "COMPORTA_API_SECRET": "a",
     "COMPORTA_ADMIN_PASSWORD": "p",
+    "COMPORTA_SERVICE_PASSWORD": "n",
 }
 
 # Settings of one machine that containers replace by something of their own.
@@ -112,9 +113,18 @@ def test_the_default_services_are_those_of_make_run(services: dict[str, Any]) ->
                 and isinstance(service["command"], str)}  # fmt: skip
     assert commands == set(COMPONENTS)
     servers = set(Clusters.__dataclass_fields__) - {"root", "further"}
-    assert started == servers | {"mail", "airflow-init"} | {
+    assert started == servers | {"mail", "airflow-init", ANCHORER} | {
         f"airflow-{name.replace('api-server', 'apiserver')}" for name in COMPONENTS
     }
+
+
+def test_the_anchorer_runs_as_under_make_run_and_alone_has_the_private_key(services: dict[str, Any]) -> None:
+    anchorer = services[ANCHORER]
+    program, *words = commands(Path("bin"))[ANCHORER]
+    assert anchorer["command"] == [Path(program).name, *words]
+    folder = Path(anchorer["environment"]["COMPORTA_ANCHOR_KEY"]).parent
+    holders = [name for name, s in services.items() if any(str(folder) in v for v in s.get("volumes", ()))]
+    assert holders == [ANCHORER]
 
 
 def test_every_variable_of_make_run_is_set_in_the_containers(
@@ -225,7 +235,7 @@ def test_what_is_copied_or_mounted_exists(project: Path, services: dict[str, Any
     copied = [part for line in re.findall(r"^COPY (.+)$", dockerfile, flags=re.MULTILINE)
               for part in line.split()[:-1] if not part.startswith("--")]  # fmt: skip
     mounted = [volume.split(":")[0] for volume in services["airflow-scheduler"]["volumes"] if volume.startswith("./")]
-    for name in {*copied, *mounted} - {"./archives"}:
+    for name in {*copied, *mounted} - {"./archives", "./anchors"}:
         assert (project / name).exists(), name
 
 

@@ -1,10 +1,15 @@
-"""``comporta events``: read, follow and verify the ledger."""
+"""``comporta events``: read, follow, anchor, verify, export and replay the ledger."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import logging
+import signal
+import sys
+import threading
+from dataclasses import asdict, replace
 from datetime import UTC
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from comporta.ledger.anchor import Places, anchor, follow, make_key, read
 from comporta.ledger.event import Event
 from comporta.ledger.store import Ledger
 from comporta.ledger.verification import Verification
@@ -78,15 +84,31 @@ def tail_events(
 
 
 @app.command("verify")
-def verify_chain(as_json: Json = False) -> None:
-    """Recompute the whole chain; exit status 1 when a block or an event is not what was appended."""
+def verify_chain(
+    as_json: Json = False,
+    anchors: Annotated[
+        Path | None, typer.Option("--anchors", help="This file of anchors instead of the one in the settings.")
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option("--public-key", help="Trust these keys instead of those beside the anchors.")
+    ] = None,
+) -> None:
+    """Recompute the whole chain and compare it with the anchors; exit status 1 when anything does not hold."""
+    places = _places(anchors, public_key)
+    signed = read(places) if places.known or anchors else None
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Ledger(_control_dsn()) as ledger, Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("events", total=None)
-        found = ledger.verify(progress=lambda done, total: bar.update(task, completed=done, total=total))
+        found = ledger.verify(
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            anchors=signed.held if signed else (),
+        )
+    faults = signed.faults if signed else ()
+    ok = found.ok and not faults
     if as_json:
-        typer.echo(json.dumps(_verdict(found)))
-    elif found.ok:
+        typer.echo(json.dumps({**_verdict(found), "ok": ok, "anchored": signed is not None, "anchor_faults": faults}))
+        raise typer.Exit(0 if ok else 1)
+    if found.ok:
         head = f"; head: block {found.head.n}, {found.head.hash.hex()}" if found.head else ""
         typer.echo(f"The ledger holds: {found.events} events in {found.blocks} blocks{head}")
     else:
@@ -94,7 +116,57 @@ def verify_chain(as_json: Json = False) -> None:
             f"The ledger is BROKEN: {found.what}. {found.events} events in {found.blocks} blocks before it hold.",
             err=True,
         )
-    raise typer.Exit(0 if found.ok else 1)
+    for fault in faults:
+        typer.echo(f"The anchors are BROKEN: {fault}", err=True)
+    typer.echo(_how_anchored(found) if signed else "No anchors: nothing outside the database vouches for it.")
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command("anchor")
+def anchor_chain(
+    follow_on: Annotated[
+        bool, typer.Option("--follow", help="Go on: every minute, and at once at every decision.")
+    ] = False,
+    new_key: Annotated[bool, typer.Option("--new-key", help="First make a key, and the file of anchors.")] = False,
+) -> None:
+    """Sign the head of the chain and write it down outside the database."""
+    places = _places()
+    if new_key:
+        typer.echo(f"key {make_key(places)}: private half {places.key}, public half {places.public}")
+    if follow_on:
+        _follow(places)
+        return
+    with Ledger(_control_dsn()) as ledger:
+        made = anchor(ledger, places)
+    if made is None:
+        typer.echo("The last anchor covers everything.")
+    else:
+        typer.echo(f"anchor {made.number}: block {made.head.n}, event {made.head.last_id}, {made.head.hash.hex()}")
+
+
+def _follow(places: Places) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    ending = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: ending.set())
+    follow(_control_dsn(), places, ending=ending)
+
+
+def _places(anchors: Path | None = None, public_key: Path | None = None) -> Places:
+    from comporta.settings import load_settings
+
+    places = Places.of(load_settings())
+    if anchors is not None:
+        places = replace(places, file=anchors, copy=None)
+    return replace(places, public_key=public_key) if public_key else places
+
+
+def _how_anchored(found: Verification) -> str:
+    said = f"{found.anchors} anchors hold"
+    if found.unanchored and found.unanchored_since:
+        since = found.unanchored_since.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        said += f"; {found.unanchored} events since {since} UTC are not anchored yet"
+    return said
 
 
 def as_line(event: Event) -> str:
@@ -104,7 +176,8 @@ def as_line(event: Event) -> str:
 
 def _verdict(found: Verification) -> dict[str, object]:
     head = found.head and {"n": found.head.n, "last_id": found.head.last_id, "hash": found.head.hash.hex()}
-    return {**asdict(found), "head": head}
+    since = found.unanchored_since and found.unanchored_since.isoformat()
+    return {**asdict(found), "head": head, "unanchored_since": since}
 
 
 def _table(events: list[Event]) -> Table:

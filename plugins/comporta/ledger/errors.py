@@ -5,6 +5,7 @@ LedgerError                 the call itself is wrong, or the server refused it
 ├── IdempotencyConflict     the key names an event with other content
 ├── UnknownEventType        the event type is not in the catalogue
 ├── LedgerBusy              another writer held the ledger for longer than the lock budget
+├── AnchorRefused               an anchor cannot be made without vouching for something untrue
 ├── LedgerNotInstalled      the control database has no ledger yet
 └── MigrationRefused        the migrations on disk and in the database contradict each other
 """
@@ -54,6 +55,10 @@ class GuardedStream(LedgerError):
 
 class LedgerBusy(LedgerError):
     """Another writer held the ledger for longer than the lock budget."""
+
+
+class AnchorRefused(LedgerError):
+    """An anchor was not made: keys, files or the ledger are not as the last anchor left them."""
 
 
 class LedgerNotInstalled(LedgerError):

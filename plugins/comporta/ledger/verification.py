@@ -8,15 +8,16 @@ characters from one field to the next changes it.
     hash  = sha256(0x03, n, first_id, last_id, sha256(0x02, leaves of the block in order), hash of the block before)
 
 An encoding begins with 0x00, so neither kind of input can be passed off as another. What a chain cannot show is that
-its end was cut off or that all of it was rewritten: compare ``Verification.head`` with a copy kept elsewhere.
+its end was cut off or that all of it was rewritten: for that, anchors (signed heads kept elsewhere) are compared with it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import chain, islice
 from struct import Struct
 
@@ -61,8 +62,21 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Anchored:
+    """A head that was signed as anchor ``number`` at a time: the chain had it then, so it must have it now."""
+
+    number: int
+    head: Head
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Verification:
-    """What was found: how many events and blocks hold, and the first that does not, in words (``what``)."""
+    """What was found: how many events and blocks hold, and the first that does not, in words (``what``).
+
+    ``anchors`` of them hold; ``unanchored`` events behind the last one, the first of which was recorded at
+    ``unanchored_since``, could be rewritten unnoticed.
+    """
 
     ok: bool
     events: int
@@ -71,11 +85,15 @@ class Verification:
     first_bad_block: int | None = None
     first_bad_event: int | None = None
     what: str = ""
+    anchors: int = 0
+    bad_anchor: int | None = None
+    unanchored: int = 0
+    unanchored_since: datetime | None = None
 
 
 class _Broken(Exception):
-    def __init__(self, block: int | None, event: int | None, what: str) -> None:
-        self.block, self.event, self.what = block, event, what
+    def __init__(self, block: int | None, event: int | None, what: str, anchor: int | None = None) -> None:
+        self.block, self.event, self.what, self.anchor = block, event, what, anchor
 
 
 @dataclass(frozen=True)
@@ -88,35 +106,58 @@ class _Block:
     hash: bytes
 
 
-def verify(conn: psycopg.Connection, *, progress: Callable[[int, int], None] | None = None) -> Verification:
+def verify(
+    conn: psycopg.Connection,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    anchors: Sequence[Anchored] = (),
+) -> Verification:
     """Recompute the whole chain in one snapshot and stop at the first break; ``progress(events done, of)`` on the way.
 
-    ``conn`` must not be in a transaction. Appends go on meanwhile; they are not part of the snapshot.
+    The chain must also contain every head in ``anchors``. ``conn`` must not be in a transaction. Appends go on meanwhile;
+    they are not part of the snapshot.
     """
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read, read only")
         conn.execute("set local client_encoding to 'UTF8'")
         total = _size(conn)
-        walk = _Walk(conn, _blocks_per_page(*total))
+        walk = _Walk(conn, _blocks_per_page(*total), anchors)
         broken = None
         try:
             for done in walk.pages():
                 if progress:
                     progress(done, total[0])
+            walk.compare_end()
             if walk.events != total[0]:
                 raise _Broken(None, None, f"{total[0]} events, but the chain covers {walk.events}")
         except _Broken as found:
             broken = found
+        covered = max((a.head.last_id for a in anchors), default=0)
+        tail = conn.execute(load("comporta.ledger", "unanchored.sql"), (covered,)).fetchone() or (0, None)
+    sound = Verification(
+        True, walk.events, walk.blocks, walk.head, anchors=walk.held, unanchored=tail[0], unanchored_since=tail[1]
+    )
     if broken is None:
-        return Verification(True, walk.events, walk.blocks, walk.head)
-    return Verification(False, walk.events, walk.blocks, walk.head, broken.block, broken.event, broken.what)
+        return sound
+    return replace(
+        sound,
+        ok=False,
+        first_bad_block=broken.block,
+        first_bad_event=broken.event,
+        what=broken.what,
+        bad_anchor=broken.anchor,
+    )
 
 
 class _Walk:
     """One pass over the chain; ``events``, ``blocks`` and ``head`` count what has held so far."""
 
-    def __init__(self, conn: psycopg.Connection, blocks_per_page: int) -> None:
+    def __init__(self, conn: psycopg.Connection, blocks_per_page: int, anchors: Sequence[Anchored]) -> None:
         self.conn = conn
+        self.anchors: dict[int, list[Anchored]] = {}
+        for anchored in anchors:
+            self.anchors.setdefault(anchored.head.n, []).append(anchored)
+        self.held = 0
         self.blocks_per_page = blocks_per_page
         self.events = 0
         self.blocks = 0
@@ -129,9 +170,39 @@ class _Walk:
             with _copy(self.conn, self._last_id, page[-1].last_id) as rows:
                 for block in page:
                     self._check(block, rows)
+                    if block.n in self.anchors:
+                        self._compare(block)
             yield self.events
         with _copy(self.conn, self._last_id, 2**63 - 1):
             pass  # an event behind the last block is a stray
+
+    def compare_end(self) -> None:
+        """Every anchor must have been met on the way: one for a later block tells that the end is gone."""
+        beyond = [a for n, several in self.anchors.items() if n > self.blocks for a in several]
+        if not beyond:
+            return
+        first = min(beyond, key=lambda a: a.head.n)
+        last = max(beyond, key=lambda a: a.head.n)
+        raise _Broken(
+            self.blocks + 1,
+            self.events + 1,
+            f"the chain was cut off from block {self.blocks + 1} (event {self.events + 1}) on: anchor {first.number} was signed "
+            f"for block {first.head.n}, and anchor {last.number} of {last.at.isoformat()} for block {last.head.n} "
+            f"(event {last.head.last_id})",
+            first.number,
+        )
+
+    def _compare(self, block: _Block) -> None:
+        for anchored in self.anchors[block.n]:
+            if (block.last_id, block.hash) != (anchored.head.last_id, anchored.head.hash):
+                raise _Broken(
+                    block.n,
+                    None,
+                    f"block {block.n} is not the one that anchor {anchored.number} of {anchored.at.isoformat()} was signed "
+                    f"for: the chain was computed anew from a block behind the anchor before it on",
+                    anchored.number,
+                )
+            self.held += 1
 
     @property
     def _last_id(self) -> int:

@@ -63,6 +63,8 @@ def compose(
         "COMPORTA_SHADOW_DSN": shadow.dsn(CATALOGUE_DATABASE),
         **{f"COMPORTA_{each.name.upper()}_DSN": each.dsn(CATALOGUE_DATABASE) for each in further},
         "COMPORTA_ARCHIVES": str(layout.archives),
+        "COMPORTA_ANCHORS": str(layout.anchors),
+        "COMPORTA_ANCHOR_KEY": str(layout.anchor_key),
         "COMPORTA_RELEASE": str(layout.project / "config" / "release.yaml"),
         "COMPORTA_GATES": str(layout.project / "config" / "gates.yaml"),
         "COMPORTA_WEB_URL": address,

@@ -72,3 +72,13 @@ class Layout:
     def archives(self) -> Path:
         """Reports, one folder a day."""
         return self.project / "archives"
+
+    @property
+    def anchors(self) -> Path:
+        """Signed anchors of the ledger, beside the public keys that they are checked with."""
+        return self.project / "anchors" / "ledger.jsonl"
+
+    @property
+    def anchor_key(self) -> Path:
+        """The private key that signs anchors, mode 0600."""
+        return self.state / "anchor-key.pem"

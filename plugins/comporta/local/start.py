@@ -21,6 +21,7 @@ from rich.console import Console
 from comporta.demo.load import CatalogueDiffers, CatalogueUnfinished
 from comporta.errors import ComportaError
 from comporta.gates.policy import load_policy
+from comporta.ledger.anchor import Places, make_key, set_aside
 from comporta.local import environment, ports, supervisor
 from comporta.local.account import Account
 from comporta.local.cluster import CATALOGUE_DATABASE, CATALOGUE_SETTINGS, SHADOW_INITDB_OPTIONS, Cluster
@@ -35,6 +36,7 @@ from comporta.settings import FURTHER_SHADOWS
 DRY_RUN_DAG = "stage2_dry_run"
 PROOFS_DAG = "stage3_rollback_validation"
 POST_DAG = "post"
+SYNC_DAG = "daily_sync"
 HEALTHY_WITHIN_S = 180.0
 DAG_KNOWN_WITHIN_S = 90.0
 RUN_WITHIN_S = 60 * 60.0
@@ -169,6 +171,8 @@ class Starter:
         self._sign_in(airflow)
         self._make_ready(airflow, clusters)
         report = self._dry_run(airflow, again=again)
+        airflow.wait_for_dag(SYNC_DAG, within_s=DAG_KNOWN_WITHIN_S)
+        airflow.unpause(SYNC_DAG)
         self._close(airflow, report)
         return report
 
@@ -255,6 +259,7 @@ class Starter:
             return airflow
         with self._step("control database"):
             self._migrate(values)
+            self._make_anchor_key()
         with self._step("Airflow start"):
             supervisor.start(self.layout)
             airflow.wait_until_healthy(
@@ -289,15 +294,25 @@ class Starter:
             raise StartFailed(f"`airflow db migrate` failed:\n{tail}", remedy=f"See {log}.")
         marker.write_text(version)
 
+    def _make_anchor_key(self) -> None:
+        """A new ledger gets a key and a file of anchors; those of one that is gone with its servers are set aside."""
+        places = Places(self.layout.anchors, self.layout.anchor_key)
+        if not places.key.exists():
+            set_aside(places)
+            make_key(places)
+
     def _sign_in(self, airflow: Airflow) -> None:
         airflow.sign_in(WEB_USER, json.loads(self.layout.passwords.read_text())[WEB_USER])
 
     def _make_ready(self, airflow: Airflow, clusters: Clusters) -> None:
-        """Pools first, and STAGE 3 before the dry run that starts it: a DAG that is paused misses its asset for good."""
+        """Pools first, and STAGE 3 before the dry run that starts it: a DAG that is paused misses its asset for good.
+
+        The daily sync asks people about what the dry run found, so it begins behind it.
+        """
         pools = json.loads((self.layout.project / "config" / "pools.json").read_text())
         pools[SHADOW_POOL]["slots"] = len(clusters.shadows)
         airflow.ensure_pools(pools)
-        for dag_id in dict.fromkeys((POST_DAG, PROOFS_DAG, self.dag_id)):
+        for dag_id in dict.fromkeys((PROOFS_DAG, POST_DAG, self.dag_id)):
             airflow.wait_for_dag(dag_id, within_s=DAG_KNOWN_WITHIN_S)
             airflow.unpause(dag_id)
 
@@ -348,12 +363,13 @@ class Starter:
         self.console.print()
         self.console.print(f"Report:  {report or 'none was written'}", soft_wrap=True, highlight=False)
         self.console.print(self._how_proofs_stand(airflow), soft_wrap=True, highlight=False)
+        self.console.print(f"Gates:   {airflow.address}/comporta/gates", soft_wrap=True, highlight=False)
         self.console.print(f"Web UI:  {airflow.address}", soft_wrap=True, highlight=False)
-        self.console.print(self._how_to_sign_in(airflow), soft_wrap=True, highlight=False)
+        self.console.print(self._how_to_sign_in(), soft_wrap=True, highlight=False)
         self.console.print(f"Mail:    none leaves this machine; it is kept in {self.layout.mail}", soft_wrap=True)
         self.console.print("`make status` shows what runs, `make stop` stops it.")
 
-    def _how_to_sign_in(self, airflow: Airflow) -> str:
+    def _how_to_sign_in(self) -> str:
         return (
             f"Sign in: as {WEB_USER}, or as cfo, po, ... to decide gates; the passwords are in {self.layout.passwords}"
         )

@@ -1,4 +1,4 @@
-"""Runs the Airflow processes and the mail catcher in the background: starts what ended again, ends all on request."""
+"""Runs the Airflow processes and what stands beside them in the background: starts what ended again, ends all on request."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from comporta.local.layout import Layout
 from comporta.local.processes import Process, boot_id, send, session_members, terminate
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+ANCHORER = "ledger-anchor"
 CATCHER = "mail-catcher"
-SUPERVISED = (*COMPONENTS, CATCHER)
+SUPERVISED = (*COMPONENTS, ANCHORER, CATCHER)
 PATIENCE_S = 20.0
 """The triggerer needs more than 6 s to hand its triggers over."""
 
@@ -33,7 +34,7 @@ log = logging.getLogger("comporta.supervisor")
 
 
 class SupervisorFailed(ComportaError):
-    """The Airflow processes could not be started or stopped; the log of the one concerned is named."""
+    """The processes could not be started or stopped; the log of the one concerned is named."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def is_running(layout: Layout) -> bool:
 
 
 def leftovers(layout: Layout) -> list[Process]:
-    """Airflow processes of this checkout, whether or not their supervisor still runs."""
+    """Supervised processes of this checkout, whether or not their supervisor still runs."""
     record = record_of(layout)
     if record is None:
         return []
@@ -239,4 +240,8 @@ class Supervisor:
 def commands(programs: Path) -> dict[str, list[str]]:
     """The command of each process, from the environment that holds ``programs``."""
     airflow = {name: [str(programs / "airflow"), name] for name in COMPONENTS}
-    return {**airflow, CATCHER: [str(programs / "python"), "-m", "comporta.local.mail_catcher"]}
+    return {
+        **airflow,
+        ANCHORER: [str(programs / "comporta"), "events", "anchor", "--follow"],
+        CATCHER: [str(programs / "python"), "-m", "comporta.local.mail_catcher"],
+    }

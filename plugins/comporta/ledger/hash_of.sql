@@ -1,0 +1,1 @@
+select hash from comporta.block where n = %s

@@ -1,0 +1,1 @@
+select count(*), min("timestamp") from comporta.event where id > %s
