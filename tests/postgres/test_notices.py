@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from email.message import EmailMessage
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from psycopg.conninfo import conninfo_to_dict
 from tests.postgres.gate_desk import FOUR, ONE, Desk, open_desk, request
 
 from comporta.gates import GateRequest
@@ -526,3 +529,71 @@ def test_a_new_installation_does_not_tell_of_the_past(desk: Desk, control: str) 
     """The cursor starts at the end of the ledger as the migration finds it."""
     found = desk.owner.execute("select event from comporta.mail_cursor").fetchone()
     assert found == (0,)
+
+
+@pytest.fixture
+def fired(post: Post, control: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], bool]:
+    """Runs the trigger of the DAG ``post`` for so many seconds: did it fire?"""
+    parts = {name: str(value) for name, value in conninfo_to_dict(control).items()}
+    account = f"{parts['user']}:{quote(parts.get('password', ''), safe='')}"
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_CONTROL", f"postgres://{account}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    )
+    monkeypatch.setenv("COMPORTA_HOME", str(project))
+    from comporta.orchestration import post as module
+
+    monkeypatch.setattr(module, "PAUSE_S", 0.05)
+    monkeypatch.setattr(module, "RETRY_AFTER_S", 0.2)
+
+    async def first_event() -> bool:
+        async for _ in module.PostTrigger().run():  # type: ignore[no-untyped-call]
+            return True
+        return False
+
+    def run(seconds: float) -> bool:
+        try:
+            return asyncio.run(asyncio.wait_for(first_event(), seconds))
+        except TimeoutError:
+            return False
+
+    return run
+
+
+def test_the_trigger_fires_for_a_mail_that_is_due_and_not_without_one(
+    desk: Desk, fired: Callable[[float], bool]
+) -> None:
+    assert not fired(1)
+    desk.open(policy=ONE)
+    assert fired(10)
+
+
+def test_the_trigger_is_woken_by_the_ledger(desk: Desk, fired: Callable[[float], bool]) -> None:
+    """It looks by itself each half minute; this is sooner."""
+    asking = threading.Timer(1.0, lambda: desk.open(policy=ONE))
+    asking.start()
+    assert fired(10)
+    asking.join()
+
+
+def test_the_trigger_keeps_the_time_of_gates(
+    desk: Desk, outbox: Outbox, directory: GatesFile, fired: Callable[[float], bool]
+) -> None:
+    desk.book.open("sync/dba", readiness("DBA", "dba"), actor="airflow:scheduler")
+    outbox.take_up(directory, PAGES)
+    outbox.deliver(lambda _: None)
+    desk.pass_time(7200)
+    assert fired(10)
+    assert desk.book.list()[0].word == "Blocker (silent)"
+
+
+def test_the_trigger_waits_for_a_database_that_is_away(
+    desk: Desk, fired: Callable[[float], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.open(policy=ONE)
+    away, there = f"postgres://nobody@127.0.0.1:{free_port()}/none", os.environ["AIRFLOW_CONN_CONTROL"]
+    monkeypatch.setenv("AIRFLOW_CONN_CONTROL", away)
+    assert not fired(1)
+    back = threading.Timer(1.0, lambda: monkeypatch.setenv("AIRFLOW_CONN_CONTROL", there))
+    back.start()
+    assert fired(10)
+    back.join()

@@ -110,7 +110,7 @@ def clean() -> None:
 
 @app.command(hidden=True)
 def supervise() -> None:
-    """Run the Airflow processes and the anchorer until told to end."""
+    """Run the Airflow processes and what stands beside them until told to end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     supervisor.Supervisor(_layout()).run(supervisor.commands(Path(sys.executable).parent))
 

@@ -26,11 +26,12 @@ SERVICE_USER = "comporta"
 
 @dataclass(frozen=True)
 class WebPorts:
-    """Ports of the web UI and of the two servers that hand out task logs to it."""
+    """Ports of the web UI, of the two servers that hand out task logs to it, and of the mail catcher."""
 
     web: int
     worker_logs: int
     trigger_logs: int
+    mail: int = 1025
 
 
 def compose(
@@ -73,6 +74,9 @@ def compose(
         "AIRFLOW_CONN_SHADOW": uri("postgres", shadow, CATALOGUE_DATABASE),
         **{f"AIRFLOW_CONN_{each.name.upper()}": uri("postgres", each, CATALOGUE_DATABASE) for each in further},
         "AIRFLOW_CONN_AIRFLOW_API": _account(web, passwords.get(SERVICE_USER, "")),
+        "AIRFLOW_CONN_SMTP_DEFAULT": (
+            f"smtp://{LOOPBACK}:{web.mail}/?disable_ssl=true&disable_tls=true&timeout=10&from_email=comporta%40localhost"
+        ),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": uri("postgresql+psycopg", control, AIRFLOW_DATABASE),
         "AIRFLOW__CORE__DAGS_FOLDER": str(layout.dags),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(layout.project / "plugins"),

@@ -59,6 +59,11 @@ class Layout:
         return self.state / "web-passwords.json"
 
     @property
+    def mail(self) -> Path:
+        """What the mail catcher kept, a file a mail."""
+        return self.state / "mail"
+
+    @property
     def dags(self) -> Path:
         """Airflow's DAG files."""
         return self.project / "dags"

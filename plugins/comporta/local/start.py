@@ -28,6 +28,7 @@ from comporta.local.cluster import CATALOGUE_DATABASE, CATALOGUE_SETTINGS, SHADO
 from comporta.local.databases import drop_catalogue, ensure_database, prepare_catalogue, prepare_control
 from comporta.local.environment import CONTROL_DATABASE, SERVICE_USER, WEB_USER, WebPorts
 from comporta.local.layout import Layout, server_root
+from comporta.local.mail_catcher import port_of
 from comporta.local.web import Airflow, TaskState
 from comporta.orchestration.wiring import SHADOW_POOL
 from comporta.settings import FURTHER_SHADOWS
@@ -42,6 +43,7 @@ RUN_WITHIN_S = 60 * 60.0
 DEFAULT_WEB_PORT = 8080
 FIRST_SERVER_PORT = 55432
 FIRST_LOG_PORT = 8793
+FIRST_MAIL_PORT = 1025
 
 COLOURS = {"success": "green", "failed": "red", "upstream_failed": "red", "skipped": "yellow", "running": "cyan"}
 QUIET_STATES = {"waiting", "scheduled", "queued", "deferred"}
@@ -223,7 +225,8 @@ class Starter:
                 "(COMPORTA_WEB_PORT=N asks for another)"
             )
         worker = ports.first_free(FIRST_LOG_PORT, avoid={web})
-        return WebPorts(web, worker, ports.first_free(FIRST_LOG_PORT + 1, avoid={web, worker}))
+        trigger = ports.first_free(FIRST_LOG_PORT + 1, avoid={web, worker})
+        return WebPorts(web, worker, trigger, ports.first_free(FIRST_MAIL_PORT, avoid={web}))
 
     def _load_demo(self, clusters: Clusters) -> None:
         target = clusters.target.dsn(CATALOGUE_DATABASE)
@@ -363,6 +366,7 @@ class Starter:
         self.console.print(f"Gates:   {airflow.address}/comporta/gates", soft_wrap=True, highlight=False)
         self.console.print(f"Web UI:  {airflow.address}", soft_wrap=True, highlight=False)
         self.console.print(self._how_to_sign_in(), soft_wrap=True, highlight=False)
+        self.console.print(f"Mail:    none leaves this machine; it is kept in {self.layout.mail}", soft_wrap=True)
         self.console.print("`make status` shows what runs, `make stop` stops it.")
 
     def _how_to_sign_in(self) -> str:
@@ -430,4 +434,5 @@ def _web_ports(values: Mapping[str, str]) -> WebPorts:
         web=int(values["AIRFLOW__API__PORT"]),
         worker_logs=int(values["AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT"]),
         trigger_logs=int(values["AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT"]),
+        mail=port_of(mail) if (mail := values.get("AIRFLOW_CONN_SMTP_DEFAULT")) else ports.first_free(FIRST_MAIL_PORT),
     )

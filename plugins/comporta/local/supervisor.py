@@ -1,4 +1,4 @@
-"""Runs the Airflow processes and the ledger's anchorer in the background: starts what ended again, ends all on request."""
+"""Runs the Airflow processes and what stands beside them in the background: starts what ended again, ends all on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from comporta.local.processes import Process, boot_id, send, session_members, te
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 ANCHORER = "ledger-anchor"
-SUPERVISED = (*COMPONENTS, ANCHORER)
+CATCHER = "mail-catcher"
+SUPERVISED = (*COMPONENTS, ANCHORER, CATCHER)
 PATIENCE_S = 20.0
 """The triggerer needs more than 6 s to hand its triggers over."""
 
@@ -239,4 +240,8 @@ class Supervisor:
 def commands(programs: Path) -> dict[str, list[str]]:
     """The command of each process, from the environment that holds ``programs``."""
     airflow = {name: [str(programs / "airflow"), name] for name in COMPONENTS}
-    return {**airflow, ANCHORER: [str(programs / "comporta"), "events", "anchor", "--follow"]}
+    return {
+        **airflow,
+        ANCHORER: [str(programs / "comporta"), "events", "anchor", "--follow"],
+        CATCHER: [str(programs / "python"), "-m", "comporta.local.mail_catcher"],
+    }

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator, task
+from airflow.sdk import BaseHook, BaseOperator, task
 from airflow.sdk.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 
 from comporta.errors import ComportaError
+from comporta.orchestration.connections import conninfo
+from comporta.settings import load_settings
 
 if TYPE_CHECKING:
     from comporta.notices.letters import Pages
-    from comporta.settings import Settings
 
+CONTROL = "control"
 LOOK_EVERY_S = 30.0
 PAUSE_S = 1.0
 RETRY_AFTER_S = 10.0
@@ -38,25 +42,30 @@ class PostTrigger(BaseTrigger):
         """Look, fire when a mail is due, else wait for the ledger; a database that is away is waited for."""
         while True:
             try:
-                async for due in _looks():
-                    if due:
-                        yield TriggerEvent({"due": True})  # type: ignore[no-untyped-call]
-                        return
+                async with aclosing(_looks()) as looks:
+                    async for due in looks:
+                        if due:
+                            break
+                yield TriggerEvent({"due": True})  # type: ignore[no-untyped-call]
+                return
             except ComportaError as error:
                 self.log.warning("%s; another look in %.0f s", error.message, RETRY_AFTER_S)
                 await asyncio.sleep(RETRY_AFTER_S)
 
 
-async def _looks() -> AsyncIterator[bool]:
+async def _looks() -> AsyncGenerator[bool, None]:
     """True for each look that found a mail due; between looks the ledger's notifications are waited for."""
     import psycopg
 
-    settings = await asyncio.to_thread(_settings)
+    # The triggerer answers for connections in its own loop, which only sync_to_async finds from a thread.
+    dsn = await sync_to_async(control_dsn)()
     try:
-        async with await psycopg.AsyncConnection.connect(settings.require("control"), autocommit=True) as conn:
+        async with await psycopg.AsyncConnection.connect(
+            dsn, autocommit=True, application_name="comporta/post"
+        ) as conn:
             await conn.execute("listen comporta_ledger")  # before the first look: what comes after it wakes
             while True:
-                wait_s = await asyncio.to_thread(_look, settings)
+                wait_s = await asyncio.to_thread(_look, dsn)
                 yield wait_s is not None and wait_s <= 0
                 limit = LOOK_EVERY_S if wait_s is None else min(LOOK_EVERY_S, wait_s)
                 await asyncio.sleep(PAUSE_S)  # a stage writes many events in a row
@@ -66,19 +75,18 @@ async def _looks() -> AsyncIterator[bool]:
         raise ComportaError(f"the control database is away: {' '.join(str(error).split())}") from error
 
 
-def _settings() -> Settings:
-    from comporta.orchestration.connections import settings_from_airflow
+def control_dsn() -> str:
+    """The control database, as Airflow's connection says."""
+    return conninfo(BaseHook.get_connection(CONTROL))
 
-    return settings_from_airflow()
 
-
-def _look(settings: Settings) -> float | None:
+def _look(dsn: str) -> float | None:
     from comporta.gates import GateBook
     from comporta.gates.policy import policy_of
     from comporta.notices.outbox import Outbox, look_around
 
-    with Outbox(settings.require("control")) as outbox, GateBook(settings.require("control")) as book:
-        return look_around(outbox, book, policy_of(settings), pages())
+    with Outbox(dsn) as outbox, GateBook(dsn) as book:
+        return look_around(outbox, book, policy_of(load_settings()), pages())
 
 
 def pages() -> Pages:
@@ -108,7 +116,7 @@ def send_mail() -> dict[str, int]:
     from comporta.orchestration.mail import post
 
     # No error of ours ends the retries here: a run that failed for good would be followed by the next at once.
-    with Outbox(_settings().require("control")) as outbox, post() as send:
+    with Outbox(control_dsn()) as outbox, post() as send:
         done = outbox.deliver(send)
     log.info("sent %s, put off %s, failed %s", len(done.sent), len(done.put_off), len(done.failed))
     return {"sent": len(done.sent), "put_off": len(done.put_off), "failed": len(done.failed)}
