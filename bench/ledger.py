@@ -34,6 +34,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from comporta.gates import EvidenceItem, GateBook, GateRequest, Need, Policy
 from comporta.ledger import PROJECTIONS, Event, Ledger, NewEvent, migrate, verify
+from comporta.ledger.projection import WORK_MEM
 
 PLAIN_TABLE = """
 create table public.plain (
@@ -350,11 +351,13 @@ def replay(dsn: str, total: int) -> dict[str, Any]:
             seconds = []
             for turn in range(3):
                 started = time.perf_counter()
-                conn.execute(
-                    sql.SQL("create temp table {} as select * from comporta.{}(9223372036854775807)").format(
-                        sql.Identifier(f"{projection.name}_{turn}"), sql.Identifier(projection.as_of)
+                with conn.transaction():
+                    conn.execute(WORK_MEM)
+                    conn.execute(
+                        sql.SQL("create temp table {} as select * from comporta.{}(9223372036854775807)").format(
+                            sql.Identifier(f"{projection.name}_{turn}"), sql.Identifier(projection.as_of)
+                        )
                     )
-                )
                 seconds.append(time.perf_counter() - started)
             count = sql.SQL("select count(*) from {}").format(sql.Identifier(f"{projection.name}_0"))
             (rows,) = conn.execute(count).fetchone() or (0,)
