@@ -125,6 +125,9 @@ def test_the_anchorer_runs_as_under_make_run_and_alone_has_the_private_key(servi
     folder = Path(anchorer["environment"]["COMPORTA_ANCHOR_KEY"]).parent
     holders = [name for name, s in services.items() if any(str(folder) in v for v in s.get("volumes", ()))]
     assert holders == [ANCHORER]
+    anchors = Path(anchorer["environment"]["COMPORTA_ANCHORS"]).parent
+    writers = [name for name, s in services.items() if any(v.endswith(f":{anchors}") for v in s.get("volumes", ()))]
+    assert writers == [ANCHORER]
 
 
 def test_every_variable_of_make_run_is_set_in_the_containers(
