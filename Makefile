@@ -33,7 +33,8 @@ stop: ## stop what `make run` started, and nothing else
 status: ## what runs, where, and how to sign in
 	@bin/bootstrap run status
 
-test: environment ## all tests, on servers of their own (TESTS=tests/unit for some)
+test: ## all tests, on servers and in a browser of their own (TESTS=tests/unit for some)
+	@bin/bootstrap tests
 	@$(PY) -m pytest $(TESTS)
 
 lint: environment ## ruff and mypy --strict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
+from comporta.orchestration.early_answers import HoldEarlyAnswers
 from comporta.orchestration.lazy import LazyApp
 from comporta.orchestration.listener import listener
 
@@ -32,4 +33,5 @@ class ComportaPlugin(AirflowPlugin):
             **_ICONS,
         },
     ]
+    fastapi_root_middlewares = [{"middleware": HoldEarlyAnswers, "name": "Early answers wait"}]  # noqa: RUF012 (as above)
     listeners = [listener]  # noqa: RUF012 (likewise)

@@ -184,6 +184,8 @@ $$;
 create function comporta.gate_record(gate_stream text, gate_version integer, events jsonb) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    -- Plans are kept while the table grows from nothing: only index scans stay right.
+    set enable_seqscan = off
 as $$
 declare
     ids bigint[];
@@ -460,7 +462,8 @@ end
 $$;
 
 -- Acts on a gate: what is its answer, and is it good for CONSUMER now? Once given to one consumer, a decision is nobody else's.
--- EVIDENCE_NOW is the digest of the evidence as the caller has just collected it. With a null consumer nothing is used up.
+-- EVIDENCE_NOW is the digest of the evidence as the caller has just collected it. With a null consumer nothing is used up, and a decision
+-- that another consumer has used is told as it is.
 -- Returns go, no_go, expired, withdrawn, waiting, evidence_changed or consumed_elsewhere.
 create function comporta.gate_consume(gate_id bigint, consumer text, evidence_now text) returns text
     language plpgsql security definer
@@ -480,7 +483,7 @@ begin
         raise exception 'there is no gate %', gate_id using errcode = 'LG012';
     end if;
     if g.consumed_by is not null then
-        return case when g.consumed_by = consumer then g.state else 'consumed_elsewhere' end;
+        return case when consumer is null or g.consumed_by = consumer then g.state else 'consumed_elsewhere' end;
     end if;
     word := case
         when g.state = 'open' and at < g.deadline then 'waiting'

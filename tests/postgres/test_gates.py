@@ -180,6 +180,7 @@ def test_looking_uses_nothing_up(desk: Desk) -> None:
     gate = desk.vote(desk.open(), "po")
     assert desk.use(gate, None) == "go"
     assert desk.use(gate, "stage4") == "go"
+    assert desk.use(gate, None) == "go", "who asked still hears the answer that another has used"
 
 
 def test_silence_closes_and_reminders_come_before(desk: Desk) -> None:

@@ -24,14 +24,18 @@ def server_root(preferred: Path, account: Account) -> Path:
 
 @dataclass(frozen=True)
 class Layout:
-    """The git-ignored state folder of one checkout, and the project's own folders."""
+    """The git-ignored state folder of one checkout, and the project's own folders.
+
+    ``place`` is the state folder of an installation beside that of ``make run``: it shares the code, and nothing else.
+    """
 
     project: Path
+    place: Path | None = None
 
     @property
     def state(self) -> Path:
         """Everything that a local installation keeps."""
-        return self.project / ".comporta"
+        return self.place or self.project / ".comporta"
 
     @property
     def logs(self) -> Path:
@@ -71,12 +75,12 @@ class Layout:
     @property
     def archives(self) -> Path:
         """Reports, one folder a day."""
-        return self.project / "archives"
+        return (self.place or self.project) / "archives"
 
     @property
     def anchors(self) -> Path:
         """Signed anchors of the ledger, beside the public keys that they are checked with."""
-        return self.project / "anchors" / "ledger.jsonl"
+        return (self.place or self.project) / "anchors" / "ledger.jsonl"
 
     @property
     def anchor_key(self) -> Path:

@@ -249,7 +249,7 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
         )
         log.info("%s", Outcome("waiting", gate).why)
         self.defer(
-            trigger=GateTrigger(seen=GateTrigger.fact(gate), gate=gate.gate),
+            trigger=GateTrigger(seen=GateTrigger.fact(gate), gate=gate.gate, form=str(context["ti"].id)),
             method_name="execute_complete",
             kwargs={"form": gate.digest},
         )

@@ -10,9 +10,11 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, ClassVar
+from uuid import UUID
 
 import psycopg
 from airflow.sdk import BaseHook
+from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
@@ -94,18 +96,28 @@ class _Watch:
 
 
 class GateTrigger(BaseTrigger):
-    """Fires when a gate is not as it was ``seen``: one by its number, or the newest of a name that runs of a DAG opened."""
+    """Fires when a gate is not as it was ``seen``: one by its number, or the newest of a name that runs of a DAG opened.
+
+    ``form`` is the id of the task instance whose form under Required Actions may have been answered already.
+    """
 
     SOURCE = "ledger"
 
     def __init__(
-        self, *, seen: str, gate: int | None = None, name: str | None = None, opened_by: str | None = None
+        self,
+        *,
+        seen: str,
+        gate: int | None = None,
+        name: str | None = None,
+        opened_by: str | None = None,
+        form: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen = seen
         self.gate = gate
         self.name = name
         self.opened_by = opened_by
+        self.form = form
 
     @staticmethod
     def fact(gate: Gate | None) -> str:
@@ -114,11 +126,35 @@ class GateTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """No secret in it: the connection is looked up where it runs."""
-        values = {"seen": self.seen, "gate": self.gate, "name": self.name, "opened_by": self.opened_by}
+        values = {
+            "seen": self.seen,
+            "gate": self.gate,
+            "name": self.name,
+            "opened_by": self.opened_by,
+            "form": self.form,
+        }
         return f"{type(self).__module__}.{type(self).__name__}", values
+
+    async def _answered_already(self) -> dict[str, Any] | None:
+        """The answer that was given under Required Actions while the task was about to park: nobody woke it for that."""
+        if self.form is None:
+            return None
+        found = await sync_to_async(get_hitl_detail_content_detail)(ti_id=UUID(self.form))
+        if found is None or not found.response_received:
+            return None
+        user = found.responded_by_user
+        return {
+            "source": "required actions",
+            "chosen_options": list(found.chosen_options or ()),
+            "params_input": found.params_input or {},
+            "responded_by_user": user and {"id": user.id, "name": user.name},
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, sweep what is due, wait for the ledger to move, look again."""
+        if answer := await self._answered_already():
+            yield TriggerEvent(answer)  # type: ignore[no-untyped-call]
+            return
         watch = _Watch.here()
         values = {"gate": self.gate, "name": self.name, "asker": f"{self.opened_by}/"}
         while True:
