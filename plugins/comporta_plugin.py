@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from comporta.orchestration.early_answers import HoldEarlyAnswers
+from comporta.orchestration.fresh_forms import FreshForms
 from comporta.orchestration.lazy import LazyApp
 from comporta.orchestration.listener import listener
 
@@ -33,5 +34,8 @@ class ComportaPlugin(AirflowPlugin):
             **_ICONS,
         },
     ]
-    fastapi_root_middlewares = [{"middleware": HoldEarlyAnswers, "name": "Early answers wait"}]  # noqa: RUF012 (as above)
+    fastapi_root_middlewares = [  # noqa: RUF012 (as above)
+        {"middleware": HoldEarlyAnswers, "name": "Answers wait until Airflow can take them"},
+        {"middleware": FreshForms, "name": "Forms show what is asked now"},
+    ]
     listeners = [listener]  # noqa: RUF012 (likewise)

@@ -62,15 +62,21 @@ def decide(airflow: PrivateAirflow, login: str, gates: list[Gate], decision: str
 
 def answer(airflow: PrivateAirflow, login: str, gate: Gate, option: str, **given: str) -> int:
     """Through Airflow's own Required Actions; the HTTP status."""
-    where = gate.asked_by
+    values = {"reason": "read it", "evidence": _form_of(airflow, gate), **given}
     with airflow.client(login) as client:
-        form = (
-            f"/api/v2/dags/{where['dag_id']}/dagRuns/{where['run_id']}/taskInstances/{where['task_id']}"
-            f"/{where['map_index']}/hitlDetails"
-        )
-        shown = client.get(form).raise_for_status().json()["params"]["evidence"]["value"]
-        values = {"reason": "read it", "evidence": shown, **given}
-        return client.patch(form, json={"chosen_options": [option], "params_input": values}).status_code
+        return client.patch(_form(gate), json={"chosen_options": [option], "params_input": values}).status_code
+
+
+def _form(gate: Gate) -> str:
+    where = gate.asked_by
+    run = f"/api/v2/dags/{where['dag_id']}/dagRuns/{where['run_id']}"
+    return f"{run}/taskInstances/{where['task_id']}/{where['map_index']}/hitlDetails"
+
+
+def _form_of(airflow: PrivateAirflow, gate: Gate) -> str:
+    """What the form under Required Actions says that its reader has seen."""
+    with airflow.client() as client:
+        return str(client.get(_form(gate)).raise_for_status().json()["params"]["evidence"]["value"])
 
 
 def command(airflow: PrivateAirflow, login: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -252,6 +258,7 @@ def test_a_no_go_stops_everything_behind_and_clearing_asks_again(airflow: Privat
         client.post("/api/v2/dags/signatures/clearTaskInstances", json=what).raise_for_status()
     again = gate_of(airflow, "signatures", run_id, "two_signatures", cycle_after=gate.gate)
     assert again.votes == ()
+    airflow.until(lambda: _form_of(airflow, again) == again.digest, "a fresh form")
     for login in ("cfo", "security"):
         decide(airflow, login, [again])
     assert airflow.wait_for_run("signatures", run_id) == "success"
@@ -284,15 +291,9 @@ def test_evidence_that_changes_after_the_form_was_drawn_makes_the_gate_ask_again
         target.execute("create table public.came_later (id int)")
     assert answer(airflow, "po", gate, "Go") == 200  # with what the form showed
     airflow.until(lambda: "gate_vote_refused" in events_of(airflow, gate), "the refusal")
-    # A new try has a form of now; the gate is the same.
     airflow.until(lambda: current(airflow, gate).revision == 2, "the new revision")
-    with airflow.client() as client:
-
-        def new_form() -> bool:
-            found = client.get(f"/api/v2/dags/single/dagRuns/{run_id}/taskInstances/touch_target").json()
-            return found["try_number"] == 2 and found["state"] == "deferred"
-
-        airflow.until(new_form, "a new form")
+    # The form that asks again shows the evidence of now.
+    airflow.until(lambda: _form_of(airflow, gate) == current(airflow, gate).digest, "a fresh form")
     assert answer(airflow, "po", current(airflow, gate), "Go") == 200
     assert airflow.wait_for_run("single", run_id) == "success"
 

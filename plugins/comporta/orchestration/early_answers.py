@@ -1,9 +1,9 @@
 """Holds an answer under Required Actions until Airflow can take it.
 
-Airflow fails a task whose answer arrives before its scheduler has seen that the task parked itself: the answer requeues the task, the
-report of the parking process then contradicts that ("state mismatch"), and the answer is gone. Measured on 3.3.2: 4 of 48 answers
-within a second of parking, none of 84 between 2 and 3 s. So an answer to a task that parked less than 3 s ago, or is about to park,
-waits here for the rest of them; every other request passes untouched.
+Airflow fails a task whose answer arrives before its scheduler has seen that the task parked itself: the answer requeues the task,
+the report of the parking process then contradicts that ("state mismatch"), and the answer is gone. Measured on 3.3.2: 4 of 48
+answers within a second of parking, none of 84 between 2 and 3 s. So an answer to a task that parked less than 3 s ago, or is about
+to park, waits here for the rest of them; every other request passes untouched.
 """
 
 from __future__ import annotations

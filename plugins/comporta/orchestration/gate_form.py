@@ -1,4 +1,4 @@
-"""The form under Required Actions, as Markdown: Airflow draws it once for a try, so it says what it shows and where to look."""
+"""The form under Required Actions, as Markdown."""
 
 from __future__ import annotations
 

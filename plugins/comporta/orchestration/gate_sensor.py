@@ -19,7 +19,6 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import BaseSensorOperator, Param
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import (
-    AirflowException,
     AirflowFailException,
     AirflowRescheduleException,
     AirflowSkipException,
@@ -44,12 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AGAIN_AFTER = timedelta(seconds=30)
-# A change of evidence costs a try: only a new try gets a form that shows the new evidence.
-TRIES = 30
-
-
-class AsksAgain(AirflowException):
-    """What the form shows is no longer what the gate is about: the next try draws it anew."""
+TRIES = 5
+"""For a server that is away, and for an answer that came too early for Airflow; waiting and asking again cost none."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +141,9 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
                 return self._look_elsewhere(context, desk)
             gate, evidence = self._ask(context, desk)
             log.info("Gate %s asks: %s", gate.gate, gate.question)
-            return self._act(context, desk, gate, evidence, form=None)
+            return self._act(context, desk, gate, evidence)
 
-    def execute_complete(self, context: Any, event: dict[str, Any], form: str | None = None) -> Any:
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Wake up, by an answer under Required Actions or because the ledger moved, and act on what the ledger says."""
         with self._desk(context) as desk:
             if self.opened_by is not None:
@@ -156,7 +151,7 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
             gate, evidence = self._ask(context, desk)
             if event.get("source") != GateTrigger.SOURCE:
                 self._cast(desk, gate, event)
-            return self._act(context, desk, gate, evidence, form)
+            return self._act(context, desk, gate, evidence)
 
     # -- what a subclass may word otherwise ---------------------------------------------------------------------------
 
@@ -220,7 +215,7 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
         gate = desk.book.open(desk.asker.key, self._request(context, desk, evidence), actor=_actor(context))
         return desk.book.renew(gate.gate, evidence.items, evidence.blockers, actor=_actor(context)), evidence
 
-    def _act(self, context: Any, desk: Desk, gate: Gate, evidence: Evidence, form: str | None) -> Any:
+    def _act(self, context: Any, desk: Desk, gate: Gate, evidence: Evidence) -> Any:
         outcome = desk.book.consume(
             gate.gate, desk.asker.key if self.consume else None, evidence_digest=evidence.digest
         )
@@ -228,15 +223,11 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
             case "go" | "no_go" | "expired":
                 return self._answered(context, outcome)
             case "waiting" | "evidence_changed":
-                return self._park(context, outcome.gate, form)
+                return self._park(context, outcome.gate)
             case _:
                 raise AirflowFailException(outcome.why)
 
-    def _park(self, context: Any, gate: Gate, form: str | None) -> None:
-        if form is not None and form != gate.digest:
-            raise AsksAgain(
-                f"gate {gate.gate} is no longer what its form shows ({'; '.join(gate.changes)}): it asks again"
-            )
+    def _park(self, context: Any, gate: Gate) -> None:
         self.subject = f"{gate.question} (gate {gate.gate})"
         self.body = body_of(gate)
         self.params = _form(gate)
@@ -251,7 +242,6 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
         self.defer(
             trigger=GateTrigger(seen=GateTrigger.fact(gate), gate=gate.gate, form=str(context["ti"].id)),
             method_name="execute_complete",
-            kwargs={"form": gate.digest},
         )
 
     def _cast(self, desk: Desk, gate: Gate, event: Mapping[str, Any]) -> None:
