@@ -5,9 +5,9 @@
 Starts an Airflow and a PostgreSQL of its own under FOLDER (`.comporta-test/bench`), and ends them. Prints JSON. Two parts:
 
 many      50 gates decided in one call: through the ledger, and through the page's REST route (which collects the evidence anew).
-latency   from the answer (the request is sent) to the start of the next task, in turns: a gate decided through REST, a gate answered
-          under Required Actions, and the stock ApprovalOperator answered the same way. Every answer is given 4 s after its task
-          parked: sooner, Airflow may drop it (and Comporta holds it back), which would compare something else.
+latency   from the answer (the request is sent) to the start of the next task, in turns: a gate decided through REST, a gate
+          answered under Required Actions, and the stock ApprovalOperator answered the same way. Every answer is given 4 s after
+          its task parked: sooner, Airflow may drop it (and Comporta holds it back), which would compare something else.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from comporta.release.model import Release, load_release
 from comporta.validation.model import order_subjects
 from comporta.validation.validity import owed
 
-TRIES = 30
+TRIES = 5
 CHANGES = ("OPT1", "OPT2", "OPT3", "OPT4", "OPT5")
 
 
