@@ -171,10 +171,16 @@ class Starter:
         self._sign_in(airflow)
         self._make_ready(airflow, clusters)
         report = self._dry_run(airflow, again=again)
-        airflow.wait_for_dag(SYNC_DAG, within_s=DAG_KNOWN_WITHIN_S)
-        airflow.unpause(SYNC_DAG)
+        self._sync(airflow)
         self._close(airflow, report)
         return report
+
+    def _sync(self, airflow: Airflow) -> None:
+        """The first people are asked now, and from then on each day at its hour."""
+        airflow.wait_for_dag(SYNC_DAG, within_s=DAG_KNOWN_WITHIN_S)
+        airflow.unpause(SYNC_DAG)
+        if self.proofs_follow and airflow.unfinished_run(SYNC_DAG) is None:
+            airflow.trigger(SYNC_DAG)
 
     def _prepare_environment(self, clusters: Clusters) -> dict[str, str]:
         kept = environment.read(self.layout.environment)
