@@ -32,6 +32,8 @@ err = Console(stderr=True, markup=False, emoji=False, highlight=False)
 out = Console(markup=False, emoji=False, highlight=False)
 
 VERDICT_STOP = 1
+# What others say of themselves, thousands of streams a day.
+MIRRORED = ("airflow/", "mail/")
 BAD_INPUT = 2
 
 
@@ -148,12 +150,15 @@ def prove(
 
 
 @app.command()
-def status(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Where every run stands: the last event of each stream of the ledger."""
+def status(
+    everything: Annotated[bool, typer.Option("--all", help="Also what Airflow's tasks and single mails say.")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Where every run and gate stands: the last event of each stream of the ledger."""
     from comporta.ledger import Ledger
 
     with Ledger(load_settings().require("control")) as ledger:
-        states = ledger.current_state()
+        states = [each for each in ledger.current_state() if everything or not each.stream.startswith(MIRRORED)]
     if as_json:
         out.print_json(json.dumps([vars(state) for state in states], default=str))
         return
