@@ -39,4 +39,5 @@ DRILL = Drill(
     touches="Kills the alert server of the local system of `make run`; its clients connect again.",
     lost_are="alerts",
     run=_run,
+    shipped=False,
 )

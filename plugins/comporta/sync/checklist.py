@@ -278,12 +278,12 @@ def _capacity(facts: Facts) -> Finding:
 def _drills(facts: Facts) -> Finding:
     # The drills bring servers and copies with them: loaded by the one who asks.
     from comporta.drills import record
-    from comporta.drills.catalogue import NAMES
+    from comporta.drills.catalogue import DRILLS, NAMES
     from comporta.drills.objectives import load_plan
 
     plan = load_plan(facts.settings.home / "config" / "drills.yaml", NAMES)
     found = []
-    for name in NAMES:
+    for name in (drill.name for drill in DRILLS if drill.shipped):
         last = record.last(facts.ledger, name)
         if last is None:
             found.append(LastDrillOf(name))
