@@ -165,7 +165,7 @@ def test_the_checklist_is_what_ledger_and_servers_say(
     assert items["rollbacks_proved"][0] == "blocker"
     assert items["rollbacks_proved"][1].endswith("more")
     assert items["capacity_planned"] == ("blocker", "no capacity plan is recorded")
-    assert items["drills_passed"] == ("no_data", "never run: target, shadow, control, scheduler, alert-server")
+    assert items["drills_passed"] == ("no_data", "never run: target, shadow, control, scheduler")
     assert items["everyone_reachable"][0] == "ok"
     assert items["dependencies_closed"][0] == "ok"
     assert items["timeline_holds"] == ("no_data", "config/release.yaml gives no date (due)")
