@@ -167,6 +167,15 @@ begin
 end
 $$;
 
+-- Who said Go, in the order of their votes.
+create function comporta.in_favour(votes jsonb) returns text[]
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select array(select standing ->> 'actor' from jsonb_array_elements(votes) with ordinality cast_so_far (standing, nth)
+                  where standing ->> 'decision' = 'go' order by nth)
+$$;
+
 create function comporta.gate_lock() returns void
     language sql
 as $$
@@ -300,7 +309,6 @@ declare
     decided bigint[] := '{}';
     list    jsonb;
     vote    jsonb;
-    voters  text[];
     places  text[];
     events  jsonb;
     chosen_gate bigint;
@@ -362,10 +370,8 @@ begin
                 'decision', 'no_go', 'by', jsonb_build_array(actor), 'reason', reason, 'at', comporta.utc(at),
                 'evidence_digest', g.evidence_digest)));
         else
-            select array_agg(standing ->> 'actor' order by nth) into voters
-              from jsonb_array_elements(g.votes) with ordinality cast_so_far (standing, nth)
-             where standing ->> 'decision' = 'go' and standing ->> 'actor' <> actor;
-            places := comporta.match_votes(g.policy -> 'needs', g.policy -> 'holders', coalesce(voters, '{}') || actor);
+            places := comporta.match_votes(g.policy -> 'needs', g.policy -> 'holders',
+                                           array_remove(comporta.in_favour(g.votes), actor) || actor);
             if array_position(places, null) is null then
                 events := events || jsonb_build_array(comporta.gate_event(g, 'gate_decided', actor, jsonb_build_object(
                     'decision', 'go', 'by', to_jsonb(places), 'reason', reason, 'at', comporta.utc(at),
@@ -387,7 +393,7 @@ as $$
 declare
     g      comporta.gate;
     at     timestamptz;
-    voters text[];
+    places text[];
     events jsonb;
 begin
     perform comporta.gate_lock();
@@ -412,11 +418,9 @@ begin
     end if;
     events := jsonb_build_array(comporta.gate_event(g, 'gate_vote_revoked', actor,
         jsonb_build_object('reason', reason, 'via', via, 'at', comporta.utc(at))));
-    select array_agg(standing ->> 'actor' order by nth) into voters
-      from jsonb_array_elements(g.votes) with ordinality cast_so_far (standing, nth)
-     where standing ->> 'decision' = 'go' and standing ->> 'actor' <> gate_revoke.actor;
+    places := comporta.match_votes(g.policy -> 'needs', g.policy -> 'holders', array_remove(comporta.in_favour(g.votes), actor));
     if (g.state = 'no_go' and g.decision -> 'by' ? actor)
-       or (g.state = 'go' and array_position(comporta.match_votes(g.policy -> 'needs', g.policy -> 'holders', coalesce(voters, '{}')), null) is not null) then
+       or (g.state = 'go' and array_position(places, null) is not null) then
         events := events || jsonb_build_array(comporta.gate_event(g, 'gate_reopened', actor,
             jsonb_build_object('at', comporta.utc(at), 'why', format('%s revoked: %s', actor, reason))));
     end if;
@@ -495,10 +499,8 @@ begin
     end if;
     if word = 'go' then
         -- Decided when the last vote came; counted again when it is used.
-        select array_agg(standing ->> 'actor' order by nth) into voters
-          from jsonb_array_elements(g.votes) with ordinality cast_so_far (standing, nth)
-         where standing ->> 'decision' = 'go' and not g.policy -> 'excluded' ? (standing ->> 'actor');
-        if array_position(comporta.match_votes(g.policy -> 'needs', g.policy -> 'holders', coalesce(voters, '{}')), null) is not null then
+        voters := array(select voter from unnest(comporta.in_favour(g.votes)) voter where not g.policy -> 'excluded' ? voter);
+        if array_position(comporta.match_votes(g.policy -> 'needs', g.policy -> 'holders', voters), null) is not null then
             raise exception 'gate % says go, but its votes do not make it so', gate_id
                 using errcode = 'LG013', hint = 'Nothing was let through. Verify the ledger: comporta events verify, comporta events replay --check.';
         end if;
@@ -575,9 +577,7 @@ as $$
       from rows from (
                unnest(array(select need ->> 'role' from jsonb_array_elements(g.policy -> 'needs') with ordinality listed (need, nth),
                                    generate_series(1, (need ->> 'count')::integer) copy order by nth, copy)),
-               unnest(comporta.match_votes(g.policy -> 'needs', g.policy -> 'holders', array(
-                   select standing ->> 'actor' from jsonb_array_elements(g.votes) with ordinality cast_so_far (standing, nth)
-                    where standing ->> 'decision' = 'go' order by nth))))
+               unnest(comporta.match_votes(g.policy -> 'needs', g.policy -> 'holders', comporta.in_favour(g.votes))))
            with ordinality place (role, actor, nth)
 $$;
 

@@ -265,7 +265,7 @@ def machine(desk: Desk, counted: Callable[[], None]) -> type[RuleBasedStateMachi
             gate.consumed_by = consumer
             gate.uses += consumer is not None
 
-        @rule(seconds=st.sampled_from((10, 100, 400)))
+        @rule(seconds=st.sampled_from((10, 100, 400, 600)))
         def pass_time(self, seconds: int) -> None:
             self.now += seconds
             desk.pass_time(seconds)
@@ -333,7 +333,7 @@ class Counter:
         self.steps += 1
 
 
-def run(desk: Desk, steps: int, *phases: Phase) -> int:
+def run(desk: Desk, steps: int, *phases: Phase, repeatable: bool = False) -> int:
     """Run until so many calls were made; an error of the machine's assertions when the database says something else."""
     counter = Counter()
     while counter.steps < steps:
@@ -343,6 +343,7 @@ def run(desk: Desk, steps: int, *phases: Phase) -> int:
             deadline=None,
             database=None,
             phases=phases,
+            derandomize=repeatable,
             suppress_health_check=list(HealthCheck),
         )
         run_state_machine_as_test(machine(desk, counter), settings=options)  # type: ignore[no-untyped-call]
@@ -395,4 +396,4 @@ def test_the_machine_notices_a_rule_that_is_missing(
     assert body.count(rule) == 1
     desk.owner.execute(body.replace(rule, becomes).replace("create function", "create or replace function").encode())
     with pytest.raises((AssertionError, psycopg.Error, BaseExceptionGroup)):  # several findings come as a group
-        run(desk, 6_000, Phase.generate)
+        run(desk, 20_000, Phase.generate, repeatable=True)
