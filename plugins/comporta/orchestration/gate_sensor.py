@@ -139,18 +139,26 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
         with self._desk(context) as desk:
             if self.opened_by is not None:
                 return self._look_elsewhere(context, desk)
-            gate, evidence = self._ask(context, desk)
+            evidence = _collect(desk, self.gate, self.kind, desk.asker.as_json)
+            gate = desk.book.open(desk.asker.key, self._request(context, desk, evidence), actor=_actor(context))
             log.info("Gate %s asks: %s", gate.gate, gate.question)
-            return self._act(context, desk, gate, evidence)
+            return self._act(context, desk, gate.gate, evidence)
 
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+    def execute_complete(self, context: Any, event: dict[str, Any], gate: int = 0) -> Any:
         """Wake up, by an answer under Required Actions or because the ledger moved, and act on what the ledger says."""
         with self._desk(context) as desk:
             if self.opened_by is not None:
                 return self._look_elsewhere(context, desk)
-            gate, evidence = self._ask(context, desk)
-            if event.get("source") != GateTrigger.SOURCE:
-                self._cast(desk, gate, event)
+            answer = _Answer.parse(event, self.yes) if event.get("source") != GateTrigger.SOURCE else None
+            try:
+                evidence = _collect(desk, self.gate, self.kind, desk.asker.as_json)
+            except UnreachableServer as error:
+                if answer is not None:
+                    self._cast_without_data(desk, gate, answer, error)
+                raise
+            if answer is not None:
+                desk.book.renew(gate, evidence.items, evidence.blockers, actor=_actor(context))
+                self._cast(desk, gate, answer)
             return self._act(context, desk, gate, evidence)
 
     # -- what a subclass may word otherwise ---------------------------------------------------------------------------
@@ -209,16 +217,10 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
         except ComportaError as error:
             raise AirflowFailException(str(error)) from error
 
-    def _ask(self, context: Any, desk: Desk) -> tuple[Gate, Evidence]:
-        """The gate, opened if it was not, with the evidence of this moment."""
-        evidence = _collect(desk, self.gate, self.kind, desk.asker.as_json)
-        gate = desk.book.open(desk.asker.key, self._request(context, desk, evidence), actor=_actor(context))
-        return desk.book.renew(gate.gate, evidence.items, evidence.blockers, actor=_actor(context)), evidence
-
-    def _act(self, context: Any, desk: Desk, gate: Gate, evidence: Evidence) -> Any:
-        outcome = desk.book.consume(
-            gate.gate, desk.asker.key if self.consume else None, evidence_digest=evidence.digest
-        )
+    def _act(self, context: Any, desk: Desk, gate: int, evidence: Evidence) -> Any:
+        desk.book.renew(gate, evidence.items, evidence.blockers, actor=_actor(context))
+        consumer = desk.asker.key if self.consume else None
+        outcome = desk.book.consume(gate, consumer, evidence_digest=evidence.digest)
         match outcome.word:
             case "go" | "no_go" | "expired":
                 return self._answered(context, outcome)
@@ -242,33 +244,39 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
         self.defer(
             trigger=GateTrigger(seen=GateTrigger.fact(gate), gate=gate.gate, form=str(context["ti"].id)),
             method_name="execute_complete",
+            kwargs={"gate": gate.gate},
         )
 
-    def _cast(self, desk: Desk, gate: Gate, event: Mapping[str, Any]) -> None:
+    def _cast(self, desk: Desk, gate: int, answer: _Answer) -> None:
         """An answer under Required Actions is one person's vote, by the same rules as every other."""
         from comporta.gates.errors import GateRefusal
 
-        user = event.get("responded_by_user") or {}
-        login = user.get("name") or user.get("id")
-        chosen = list(event.get("chosen_options") or ())
-        if not login or len(chosen) != 1:
-            log.warning("An answer without a person, or without one choice, is no answer: %s", chosen)
+        if answer.login is None or answer.decision is None:
+            log.warning("An answer without a person, or without one choice, is no answer")
             return
-        given = event.get("params_input") or {}
-        decision: Decision = "go" if chosen[0] == self.yes else "no_go"
         try:
             desk.book.vote(
-                gate.gate,
-                decision,
-                actor=str(login),
-                reason=str(given.get("reason") or ""),
-                digest=str(given.get("evidence") or ""),
+                gate,
+                answer.decision,
+                actor=answer.login,
+                reason=answer.reason,
+                digest=answer.seen,
                 via="required actions",
             )
         except GateRefusal as refused:
-            said = f"The answer of {login} to gate {gate.gate} does not count: {refused.refusal.why}. {refused.refusal.remedy}"
-            log.warning("%s", said)
-            add_note(desk.asker.dag_id, desk.asker.run_id, said, log=log)
+            why, remedy = refused.refusal.why, refused.refusal.remedy
+            _tell(desk, f"The answer of {answer.login} to gate {gate} does not count: {why}. {remedy}")
+
+    def _cast_without_data(self, desk: Desk, gate: int, answer: _Answer, error: UnreachableServer) -> None:
+        """A No-Go needs no evidence. A Go does: it is told that it was not counted, and has to be given again."""
+        if answer.decision == "no_go":
+            self._cast(desk, gate, answer)
+        else:
+            _tell(
+                desk,
+                f"The answer of {answer.login} to gate {gate} does not count: no data on its evidence ({error.message}). "
+                "Answer again when the server answers.",
+            )
 
     def _look_elsewhere(self, context: Any, desk: Desk) -> Any:
         """The newest gate of that name that a run of the other DAG opened: a Go in force passes, a No-Go since this run began
@@ -338,6 +346,31 @@ class ReadinessSensor(GoNoGoSensor):
             "gate": gate.gate,
             "answered_at": decided.get("at"),
         }
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What somebody answered under Required Actions."""
+
+    login: str | None
+    decision: Decision | None
+    reason: str
+    seen: str
+
+    @classmethod
+    def parse(cls, event: Mapping[str, Any], yes: str) -> _Answer:
+        """From what Airflow hands over; nothing of it is believed further than that somebody said so."""
+        user, given = event.get("responded_by_user") or {}, event.get("params_input") or {}
+        chosen = list(event.get("chosen_options") or ())
+        decision: Decision | None = None if len(chosen) != 1 else "go" if chosen[0] == yes else "no_go"
+        login = user.get("name") or user.get("id")
+        return cls(login and str(login), decision, str(given.get("reason") or ""), str(given.get("evidence") or ""))
+
+
+def _tell(desk: Desk, text: str) -> None:
+    """Where the person who answered looks next: the log of the task, and the note of the run."""
+    log.warning("%s", text)
+    add_note(desk.asker.dag_id, desk.asker.run_id, text, log=log)
 
 
 def _collect(desk: Desk, gate: str, kind: Kind, asked_by: Mapping[str, Any]) -> Evidence:
