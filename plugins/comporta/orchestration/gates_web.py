@@ -22,7 +22,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.configuration import conf
 from airflow.models.dag import DagModel
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Query, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -47,6 +47,7 @@ from comporta.orchestration.gates_models import (
 )
 from comporta.orchestration.same_origin import foreign_origin
 from comporta.orchestration.standing import standing
+from comporta.orchestration.wake import wake
 from comporta.settings import load_settings
 
 OPEN = frozenset({"open"})
@@ -97,6 +98,7 @@ class Desk:
     open_book: Callable[[], AbstractContextManager[GateBook]]
     watch: EvidenceWatch
     roles_of: Callable[[str], list[str]]
+    wake: Callable[[Iterable[Gate]], None] = lambda _: None
 
 
 @cache
@@ -108,6 +110,7 @@ def desk() -> Desk:
         open_book=lambda: GateBook(settings.require("control")),
         watch=EvidenceWatch(lambda: Collector(settings, policy_of(settings))),
         roles_of=lambda login: sorted(role for role, holders in policy_of(settings).roles.items() if login in holders),
+        wake=wake,
     )
 
 
@@ -264,7 +267,7 @@ def show_gate(gate: int, person: SignedIn, moment: Now, desk: TheDesk) -> dict[s
     dependencies=[Depends(guard_write)],
     responses={409: {"model": BallotRefused, "description": "Nothing was recorded: all or none, or another list."}},
 )
-def decide(ballot: Ballot, person: SignedIn, moment: Now, desk: TheDesk) -> Any:
+def decide(ballot: Ballot, person: SignedIn, moment: Now, desk: TheDesk, afterwards: BackgroundTasks) -> Any:
     """Record your vote on each gate, or say for each why not. A gate that changed since the list was drawn is refused."""
     digests = {shown.gate: shown.digest for shown in ballot.shown}
     chosen = list(dict.fromkeys(ballot.gates))
@@ -298,6 +301,7 @@ def decide(ballot: Ballot, person: SignedIn, moment: Now, desk: TheDesk) -> Any:
     ]
     if ballot.atomic and result.refused:
         return _nothing_recorded(result.batch, refused)
+    afterwards.add_task(desk.wake, result.decided)
     decided = [GateShown.model_validate(_shown(gate, person, moment)) for gate in result.decided]
     return Outcome(batch=result.batch, decided=decided, refused=refused)
 
