@@ -17,14 +17,14 @@ A schedule of every minute would start 1,440 runs a day to find nothing in most;
 
 **When mail does not arrive**: `comporta mail list` shows what waits, in the mail server's own words. A server that is down,
 slow, or says "later" (4xx) is tried again with growing pauses; a refusal (5xx) fails that one mail, and the next in the
-matrix is told. Correct the address in `config/gates.yaml`, or the connection, then `comporta mail retry`. See docs/mail.md.
+matrix is told. Correct the address in `config/gates.yaml`, or the connection, then `comporta mail retry`. See docs/daily-sync.md.
 
 **When a task is red**: the control database was away for longer than its retries last. Nothing is lost; the next run goes on.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import dag
 
@@ -35,6 +35,8 @@ from comporta.orchestration import post as steps
     dag_id="post",
     dag_display_name="Post · mail about gates",
     schedule="@continuous",
+    # Without one, the second run would have the logical date of the first, and never be made.
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     tags=["comporta", "gates"],

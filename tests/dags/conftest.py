@@ -25,6 +25,22 @@ def schedule(dag):
     condition = getattr(dag.timetable, "asset_condition", None)
     return str(dag.schedule) if condition is None else sorted(asset.name for asset in condition.objects)
 
+def first_runs(dag):
+    # The logical dates of the first two scheduled runs of a DAG that runs all the time.
+    from airflow.timetables.base import TimeRestriction
+    from airflow.timetables.simple import ContinuousTimetable
+
+    if str(dag.schedule) != "@continuous":
+        return []
+    dates, last = [], None
+    for _ in range(2):
+        run = ContinuousTimetable().next_dagrun_info(
+            last_automated_data_interval=last, restriction=TimeRestriction(dag.start_date, None, False)
+        )
+        last = run.data_interval
+        dates.append(run.logical_date.isoformat())
+    return dates
+
 def doc(task):
     function = getattr(task, "python_callable", None)
     return task.doc_md or (function.__doc__ if function else "") or ""
@@ -35,7 +51,7 @@ print(json.dumps({
     "dags": {
         dag.dag_id: {
             "tags": sorted(dag.tags), "doc": dag.doc_md, "max_active_runs": dag.max_active_runs,
-            "schedule": schedule(dag), "catchup": dag.catchup,
+            "schedule": schedule(dag), "catchup": dag.catchup, "first_runs": first_runs(dag),
             "tasks": {
                 task.task_id: {
                     "upstream": sorted(task.upstream_task_ids), "trigger_rule": str(task.trigger_rule.value),

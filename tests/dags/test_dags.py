@@ -214,6 +214,12 @@ def test_mail_holds_nothing_up(parsed: dict[str, Any]) -> None:
     assert [task["outlets"] for task in post["tasks"].values()] == [[], []]
 
 
+def test_the_second_run_of_the_post_is_not_its_first_once_more(parsed: dict[str, Any]) -> None:
+    """Without a start date both have one logical date: the scheduler then finds the second run made, for ever."""
+    first, second = parsed["dags"]["post"]["first_runs"]
+    assert first != second
+
+
 def test_a_post_that_fails_does_not_spin(parsed: dict[str, Any]) -> None:
     """A run that failed is followed by the next at once: only retries keep a database that is away from being asked all day."""
     assert min(task["retries"] for task in parsed["dags"]["post"]["tasks"].values()) >= 5
