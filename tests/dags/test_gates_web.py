@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from psycopg import OperationalError
 
 from comporta.errors import UnreachableServer
 from comporta.gates import (
@@ -615,6 +616,21 @@ def test_one_gate_is_shown_with_its_events(world: World) -> None:
     assert event["payload"] == {"question": "May OPT2 go to production?"}
     missing = world.client.get("/api/gates/99")
     assert (missing.status_code, missing.json()["code"]) == (404, "unknown_gate")
+
+
+def test_a_database_that_breaks_off_leaves_it_open_whether_the_vote_was_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer must not say that nothing was recorded."""
+
+    def break_off(*_: Any, **__: Any) -> BatchResult:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    seen = world.listed()
+    monkeypatch.setattr(world.book, "decide", break_off)
+    answer = world.decide(seen, 1)
+    assert (answer.status_code, answer.json()["code"]) == (503, "broken_off")
+    assert "shows whether it was recorded" in answer.json()["remedy"]
 
 
 def test_a_request_that_is_not_as_described_is_named(world: World) -> None:

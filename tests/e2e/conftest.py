@@ -1,4 +1,8 @@
-"""A real Airflow and a real browser for the tests in this folder: private to the session, and gone after it."""
+"""A real Airflow and a real browser for the tests in this folder: private to a file of tests, and gone after it.
+
+Not for the whole session: four processes would take their share of the other tests' time, and Playwright keeps an event loop
+running in this thread.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ DAGS = ("pair", "single", "signatures", "many", "asks", "waits", "stock", "ours"
 SignIn = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def airflow() -> Iterator[PrivateAirflow]:
     """A healthy Airflow that knows the DAGs of ``tests/e2e/dags``."""
     place = PROJECT / ".comporta-test" / "airflow"
@@ -39,7 +43,7 @@ def airflow() -> Iterator[PrivateAirflow]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One browser for all tests; each gets a context, that is cookies and storage, of its own."""
     if not CHROMIUM.exists():

@@ -136,7 +136,7 @@ def put(desk: Desk, settings: Settings, file: GatesFile, run_id: str, name: str)
     asker = f"daily_sync/{run_id}/{name}/-1"
     asked_by = {"dag_id": "daily_sync", "run_id": run_id, "task_id": name, "map_index": -1}
     evidence = Collector(settings, file).of(name, "decision", asked_by)
-    made = request(name, asker=asker, policy=file.policy(name, author="database-engineering", trigger="admin"))
+    made = request(name, asker=asker, policy=file.policy(name, author="dba", trigger="admin"))
     return desk.book.open(
         f"{asker}/0", replace(made, evidence=evidence.items, blockers=evidence.blockers), actor="airflow:daily_sync"
     )

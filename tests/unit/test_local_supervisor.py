@@ -107,8 +107,8 @@ def test_a_record_that_was_cut_short_is_no_record(tmp_path: Path, text: str) -> 
     assert Record.read(path) is None
 
 
-def test_the_anchorer_is_supervised_beside_the_airflow_processes() -> None:
-    """It signs the ledger's head: without it, the end of the chain has no witness."""
+def test_anchorer_and_mail_catcher_are_supervised_beside_the_airflow_processes() -> None:
+    """The first signs the ledger's head: without it, the end of the chain has no witness."""
     found = supervisor.commands(Path("/venv/bin"))
-    assert tuple(found) == supervisor.SUPERVISED == (*supervisor.COMPONENTS, "ledger-anchor")
+    assert tuple(found) == supervisor.SUPERVISED == (*supervisor.COMPONENTS, "ledger-anchor", "mail-catcher")
     assert found["ledger-anchor"] == ["/venv/bin/comporta", "events", "anchor", "--follow"]

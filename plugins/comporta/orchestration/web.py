@@ -6,6 +6,7 @@ and would load scripts from elsewhere, are off.
 No ``from __future__ import annotations`` here: FastAPI must see the dependencies themselves.
 """
 
+import logging
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from psycopg import OperationalError
 
 from comporta.errors import ComportaError, UnreachableServer
 from comporta.gates import GateRefusal, UnknownGate
 from comporta.orchestration import gates_web
 from comporta.settings import load_settings
 
+log = logging.getLogger(__name__)
 app = FastAPI(title="Comporta", openapi_url=None, docs_url=None, redoc_url=None)
 app.include_router(gates_web.router)
 app.include_router(gates_web.api)
@@ -92,6 +95,14 @@ def explain_error(request: Request, error: ComportaError) -> Response:  # noqa: 
             return _problem(503, "unreachable", error.message, error.remedy)
         case _:
             return _problem(500, "misconfigured", error.message, error.remedy)
+
+
+@app.exception_handler(OperationalError)
+def explain_broken_off(request: Request, error: OperationalError) -> Response:  # noqa: ARG001 - Starlette's signature
+    """A connection that is lost in the middle leaves open whether the call was carried out; the list knows."""
+    log.error("the control database broke off: %s", error)
+    remedy = "List the gates again: the list shows whether it was recorded."
+    return _problem(503, "broken_off", "the control database broke off in the middle", remedy)
 
 
 def _problem(status: int, code: str, why: str, remedy: str, *, headers: Any = None, **more: Any) -> JSONResponse:

@@ -359,7 +359,7 @@ const decide = async decision => {
   try {
     const answer = await send("api/gates/decide", body);
     if (answer.ok) settle(decision, await answer.json());
-    else { const problem = await problemOf(answer); showResult(`Nothing was recorded: ${problem.why}`, [...(problem.refused || [])], [], problem.remedy); }
+    else { const problem = await problemOf(answer); showResult(answer.status < 500 || problem.code === "unreachable" ? `Nothing was recorded: ${problem.why}` : `It is open whether your votes were recorded: ${problem.why}`, [...(problem.refused || [])], [], problem.remedy); }
   } catch {
     showResult("No answer came back. Your votes may have been recorded: the list below will show them.", [], [], "");
   }
