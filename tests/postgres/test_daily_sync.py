@@ -16,6 +16,7 @@ from comporta.gates import Gate, GateRefusal, Need, Policy, RefusalCode
 from comporta.gates.evidence import Collector
 from comporta.gates.policy import GatesFile, load_policy
 from comporta.ledger import Ledger, NewEvent
+from comporta.notices.errors import MailRefused
 from comporta.notices.letters import Pages
 from comporta.notices.model import Mail
 from comporta.notices.outbox import Outbox, look_around
@@ -232,6 +233,37 @@ def test_a_go_is_refused_while_a_required_item_is_a_blocker_and_no_longer(
     gate = desk.book.renew(gate.gate, evidence.items, evidence.blockers, actor="test")
     assert gate.blockers == ()
     assert desk.vote(gate, "po").votes[0].actor == "po"
+
+
+def test_who_could_not_be_reached_stays_so_until_a_mail_arrives(
+    desk: Desk, ledger: Ledger, settings: Settings, file: GatesFile, control: str
+) -> None:
+    """A mail that waits must not make anybody reachable: each failure would void votes, and tell of it by mail."""
+
+    def refuse(mail: Mail) -> None:
+        if mail.recipient == "po":
+            raise MailRefused(f"550 {mail.id} unknown")
+
+    def reachable() -> tuple[str, str]:
+        facts = Facts(settings, file, ledger, record.now(ledger))
+        return found(check(facts, ["everyone_reachable"]))["everyone_reachable"]
+
+    with Outbox(control) as outbox:
+        desk.open("k1")
+        outbox.take_up(file, Pages())
+        outbox.deliver(refuse)
+        failed = reachable()
+        assert failed == ("blocker", "the last mail failed: po (comporta mail list --failed)")
+        desk.open("k2", asker="rollout/run2/gate/-1")
+        outbox.take_up(file, Pages())
+        assert reachable() == failed
+        outbox.deliver(refuse)
+        assert reachable() == failed
+        desk.open("k3", asker="rollout/run3/gate/-1")
+        outbox.take_up(file, Pages())
+        desk.pass_time(60)
+        outbox.deliver(lambda _: None)
+        assert reachable()[0] == "ok"
 
 
 def test_an_owner_who_is_not_ready_is_in_the_way_of_every_gate_of_the_sync(

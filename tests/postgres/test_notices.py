@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import json
 import os
 import socket
 import threading
@@ -20,11 +21,13 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from psycopg.conninfo import conninfo_to_dict
 from tests.postgres.gate_desk import FOUR, ONE, Desk, open_desk, request
+from typer.testing import CliRunner
 
 from comporta.gates import GateRequest
 from comporta.gates.policy import GatesFile, load_policy
 from comporta.ledger import Ledger, NewEvent
 from comporta.notices.backoff import Patience
+from comporta.notices.commands import app as mail_commands
 from comporta.notices.errors import MailDeferred, MailRefused, MailServerAway
 from comporta.notices.letters import Pages
 from comporta.notices.model import Mail, MailState
@@ -529,6 +532,27 @@ def test_a_new_installation_does_not_tell_of_the_past(desk: Desk, control: str) 
     """The cursor starts at the end of the ledger as the migration finds it."""
     found = desk.owner.execute("select event from comporta.mail_cursor").fetchone()
     assert found == (0,)
+
+
+def test_the_command_line_lists_what_failed_and_makes_it_due_again(
+    desk: Desk, outbox: Outbox, directory: GatesFile, control: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPORTA_HOME", str(project))
+    monkeypatch.setenv("COMPORTA_CONTROL_DSN", control)
+
+    def refuse(mail: Mail) -> None:
+        raise MailRefused("550 no such user")
+
+    assert CliRunner().invoke(mail_commands, ["list", "--failed"]).exit_code == 0
+    desk.open(policy=ONE)
+    outbox.take_up(directory, PAGES)
+    outbox.deliver(refuse)
+    listed = CliRunner().invoke(mail_commands, ["list", "--failed", "--json"])
+    assert listed.exit_code == 1
+    row = json.loads(listed.stdout)
+    assert (row["recipient"], row["state"], row["said"]) == ("po", "failed", "550 no such user")
+    assert CliRunner().invoke(mail_commands, ["retry"]).stdout == "1 mail due again\n"
+    assert outbox.mails()[0].state == "waiting"
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def test_minutes_say_what_was_decided_by_whom_and_why_and_what_was_not_put() -> 
 def test_minutes_say_what_is_to_be_done_next() -> None:
     assert [(each["who"], each["what"]) for each in composed()["actions"]] == [
         ("PO", "say Ready or Blocker; clearing the question in collect_readiness puts it again"),
-        ("PO", "resolve capacity_planned: none"),
+        ("PO", "resolve: capacity_planned: none"),
         ("operator", "stage4 was not put: see why its task did not run"),
         ("operator", "correct what cfo said of rollout, then clear its gate"),
     ]

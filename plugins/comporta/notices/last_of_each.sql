@@ -1,4 +1,6 @@
--- The last mail to each person: is it known to have arrived at their mail server?
-select distinct on (recipient) recipient, state, tries, said, coalesce(settled_at, created_at) as at
+-- The last mail to each person of which the outcome is known. One that waits says nothing yet: counting it would make a person
+-- reachable by writing to them.
+select distinct on (recipient) recipient, state, tries, said, settled_at as at
   from comporta.mail
- order by recipient, id desc
+ where state <> 'waiting'
+ order by recipient, settled_at desc, id desc

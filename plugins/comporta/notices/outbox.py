@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class LastMail:
-    """How the last mail to a person ended, or still waits."""
+    """How the last mail to a person ended."""
 
     recipient: str
     state: str
@@ -213,7 +213,7 @@ class Outbox:
         return self._all(Mail, "list.sql", {"state": state, "limit": limit})
 
     def last_of_each(self) -> dict[str, LastMail]:
-        """The last mail to each person who was ever written to."""
+        """The last mail to each person of which the outcome is known."""
         return {each.recipient: each for each in self._all(LastMail, "last_of_each.sql", {})}
 
     def retry(self, directory: GatesFile, ids: Sequence[int] | None = None) -> int:

@@ -123,7 +123,7 @@ def _actions(kind: Kind, data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for each in data["blockers"]:
         silent = each["key"].startswith("owner/") and _status(data, each["owner"]) == "silent"
         ask = "say Ready or Blocker; clearing the question in collect_readiness puts it again"
-        yield each["owner"], ask if silent else f"resolve {each['what']}"
+        yield each["owner"], ask if silent else f"resolve: {each['what']}"
     for each in data["decisions"]:
         missing = ", ".join(f"{count} x {role}" for role, count in each["missing"].items())
         match each["state"]:
