@@ -556,6 +556,21 @@ def test_all_migrations_add_up_to_the_current_schema(dsn: str, owner: psycopg.Co
     assert dumped(dsn) == migrated
 
 
+def test_a_ledger_that_was_begun_before_the_gates_goes_on(control: str, tmp_path: Path) -> None:
+    """What was recorded under the first two migrations still verifies when the others came, and more follows it."""
+    for name in ("0001_ledger.sql", "0002_current_state.sql"):
+        (tmp_path / name).write_bytes((migrations_folder() / name).read_bytes())
+    with psycopg.connect(control, autocommit=True) as conn:
+        migrate(conn, tmp_path)
+        with Ledger(control) as ledger:
+            ledger.append("dry_run/1", [event(number) for number in range(3)])
+        assert migrate(conn)[0] == "0003_guarded_streams.sql"
+        with Ledger(control) as ledger:
+            ledger.append("dry_run/1", [event(3)], expected_version=3)
+        found = verify(conn)
+    assert (found.ok, found.events, found.blocks) == (True, 4, 2)
+
+
 def test_migrating_again_does_nothing(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         assert migrate(conn) == ()
