@@ -279,8 +279,11 @@ def test_a_decision_made_in_one_dag_is_used_by_another_once(airflow: PrivateAirf
     late = airflow.trigger("waits")
     airflow.wait_for("waits", late, "wait_for_go", "deferred")
     assert airflow.states("waits", late)["load"] == "waiting"
-    with airflow.client() as client:
-        client.patch(f"/api/v2/dags/waits/dagRuns/{late}", json={"state": "failed"}).raise_for_status()
+    # A No-Go that is given while it waits is its answer, too.
+    decide(airflow, "po", [gate_of(airflow, "asks", airflow.trigger("asks"), "ship")], "no_go", reason="not today")
+    assert airflow.wait_for_run("waits", late) == "success"
+    assert airflow.states("waits", late) == {"wait_for_go": "skipped", "load": "skipped"}
+    assert "not today" in note_of(airflow, "waits", late)
 
 
 @pytest.mark.timeout(400)

@@ -291,7 +291,7 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
             if outcome.word == "go":
                 return self._answered(context, outcome)
             gate = outcome.gate
-        if gate is not None and gate.state == "no_go" and gate.opened_at >= _started(context):
+        if gate is not None and gate.state == "no_go" and _decided_at(gate) >= _started(context):
             return self._answered(context, Outcome("no_go", gate))
         log.info('Waits for a Go of gate "%s" from a run of %s', self.gate, self.opened_by)
         return self.defer(
@@ -396,6 +396,11 @@ def _form(gate: Gate) -> ParamsDict:
 
 def _actor(context: Any) -> str:
     return f"airflow:{context['ti'].dag_id}.{context['ti'].task_id}"
+
+
+def _decided_at(gate: Gate) -> datetime:
+    assert gate.decision is not None, "a No-Go is a decision"
+    return datetime.fromisoformat(gate.decision["at"])
 
 
 def _started(context: Any) -> datetime:
