@@ -1,7 +1,8 @@
 """An Airflow of one's own, beside that of ``make run``: for tests and benchmarks, with every process under their hand.
 
 Four Airflow processes and one PostgreSQL server, on free ports, in a folder of their own. The server is kept from one session to
-the next, with a migrated database to copy; each session starts without a run, and leaves no process behind.
+the next, with a migrated database to copy; each session starts without a run, and leaves no process behind. One that was killed
+leaves a record of its processes: the next session ends them first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -28,12 +29,13 @@ from psycopg import sql
 from comporta.errors import ComportaError
 from comporta.gates.policy import load_policy
 from comporta.ledger.migration import migrate
-from comporta.local import environment, ports
+from comporta.local import environment, ports, supervisor
 from comporta.local.account import Account
 from comporta.local.cluster import CATALOGUE_DATABASE, UNSAFE_SETTINGS, Cluster
 from comporta.local.databases import AIRFLOW_DATABASE, ensure_database
 from comporta.local.environment import CONTROL_DATABASE, SERVICE_USER, WEB_USER, WebPorts
 from comporta.local.layout import Layout, server_root
+from comporta.local.processes import Process, boot_id, send, session_members, terminate
 from comporta.local.supervisor import COMPONENTS
 from comporta.local.web import Airflow
 
@@ -59,7 +61,9 @@ class PrivateAirflow:
     target: str
     passwords: Mapping[str, str]
     airflow: Airflow
+    programs: Path = Path(sys.executable).parent
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _leaders: dict[str, Process] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -79,8 +83,8 @@ class PrivateAirflow:
         for name in names:
             log = self.layout.logs / f"{name}.log"
             with log.open("ab") as stream:
-                self._processes[name] = subprocess.Popen(
-                    [str(Path(sys.executable).parent / "airflow"), name],
+                process = subprocess.Popen(
+                    [str(self.programs / "airflow"), name],
                     cwd=self.layout.airflow_home,
                     env=environment.for_child(self.values),
                     stdin=subprocess.DEVNULL,
@@ -88,27 +92,33 @@ class PrivateAirflow:
                     stderr=stream,
                     start_new_session=True,
                 )
+            leader = Process.of(process.pid)
+            assert leader is not None, "a child that nobody waited for is in /proc, dead or alive"
+            self._processes[name], self._leaders[name] = process, leader
+            self._write_record()
         self.airflow.wait_until_healthy(within_s=HEALTHY_WITHIN_S)
 
     def kill(self, *names: str) -> None:
         """End components and everything that they started, at once: SIGKILL, as a machine that loses power would."""
         for name in names:
-            process = self._processes.pop(name)
-            os.killpg(process.pid, signal.SIGKILL)
+            process, leader = self._processes.pop(name), self._leaders[name]
+            # By session: each task that the scheduler runs has a process group of its own.
+            while members := session_members(leader, self.layout.airflow_home):
+                for member in members:
+                    send(member, signal.SIGKILL)
             process.wait()
 
     def end(self) -> None:
         """End everything that still runs: politely, then not."""
+        end_leftovers(self.layout)
         for process in self._processes.values():
-            os.killpg(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + 20
-        for process in self._processes.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, deadline - time.monotonic()))
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._processes.clear()
+
+    def _write_record(self) -> None:
+        me = Process.of(os.getpid())
+        assert me is not None
+        supervisor.Record(boot_id(), me, self._leaders).write(self.layout.supervisor)
 
     def until(self, look: Callable[[], T | None], what: str, *, within_s: float = 60.0) -> T:
         """The first answer of ``look`` that is not None or False; PrivateAirflowFailed says ``what`` did not come."""
@@ -163,6 +173,7 @@ def private_airflow(
         layout = Layout(project, folder)
         for needed in (layout.airflow_home, layout.logs, layout.archives):
             needed.mkdir(parents=True, exist_ok=True)
+        end_leftovers(layout)
         root = server_root(folder / "pg", Account.current())
         cluster = Cluster("control", root / "control", FIRST_SERVER_PORT, UNSAFE_SETTINGS)
         cluster.choose_port()
@@ -178,6 +189,13 @@ def private_airflow(
             if started is not None:
                 started.end()
             cluster.stop("fast")
+
+
+def end_leftovers(layout: Layout) -> None:
+    """End all that runs by the record in ``layout``, whoever started it: a scheduler of another session would run our tasks."""
+    if not terminate(lambda: supervisor.leftovers(layout), patience_s=20):
+        raise PrivateAirflowFailed(f"processes of {layout.state} do not end, even when killed", remedy="See dmesg.")
+    layout.supervisor.unlink(missing_ok=True)
 
 
 @contextmanager
