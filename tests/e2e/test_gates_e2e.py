@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from playwright.sync_api import expect
@@ -20,6 +21,8 @@ from comporta.gates.audit import audit
 from comporta.local.private import PrivateAirflow
 
 PICTURES = os.environ.get("COMPORTA_PICTURES")
+# How Airflow names the process that runs a task, and the worker that watches over it.
+TASK = re.compile(r"airflow worker -- (?!LocalExecutor.*<idle>)")
 
 
 def gate_of(airflow: PrivateAirflow, dag_id: str, run_id: str, task: str, *, cycle_after: int = 0) -> Gate:
@@ -94,6 +97,20 @@ def command(airflow: PrivateAirflow, login: str, *arguments: str) -> subprocess.
 def events_of(airflow: PrivateAirflow, gate: Gate) -> list[str]:
     with GateBook(airflow.control) as book:
         return [event.event_type for event in book.history(gate.gate)]
+
+
+def mirrored(airflow: PrivateAirflow, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+    """What the ledger keeps of a run's tasks."""
+    stream = f"airflow/{dag_id}/{run_id}"
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "comporta"), "events", "list", "--stream", stream, "--limit", "1000", "--json"],
+        env={**os.environ, **airflow.values},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def note_of(airflow: PrivateAirflow, dag_id: str, run_id: str) -> str:
@@ -304,15 +321,14 @@ def test_evidence_that_changes_after_the_form_was_drawn_makes_the_gate_ask_again
 @pytest.mark.timeout(600)
 def test_twenty_waiting_gates_hold_no_slot_and_survive_a_kill_of_everything(airflow: PrivateAirflow) -> None:
     run_id = airflow.trigger("many")
+    airflow.until(lambda: _task_processes(airflow) or None, "a process that puts a question")
     gates = [gate_of(airflow, "many", run_id, f"gate_{number:02d}") for number in range(20)]
     with airflow.client() as client:
         pools = client.get("/api/v2/pools").json()["pools"]
     assert {name: sum(pool[name] for pool in pools) for name in ("occupied_slots", "running_slots", "queued_slots")} == {
         "occupied_slots": 0, "running_slots": 0, "queued_slots": 0,
     }  # fmt: skip
-    tasks = [f"/comporta/api/gates/{gate.gate}" for gate in gates]
-    assert len(tasks) == 20
-    assert _task_processes(airflow) == []
+    assert airflow.until(lambda: _task_processes(airflow) == [], "the end of every task process", within_s=10)
 
     decide(airflow, "po", gates[:5])
     airflow.kill("api-server", "scheduler", "triggerer")
@@ -330,8 +346,11 @@ def test_twenty_waiting_gates_hold_no_slot_and_survive_a_kill_of_everything(airf
     assert {story.count("gate_consumed") for story in stories.values()} == {1}
     assert {story.count("gate_decided") for story in stories.values()} == {1}
     assert list(audit(events)) == []
-    states = airflow.states("many", run_id)
-    assert set(states.values()) == {"success"}
+    assert {task.state for task in airflow.airflow.tasks("many", run_id)} == {"success"}
+    kept = [each["payload"] for each in mirrored(airflow, "many", run_id)]
+    starts = [each["task"] for each in kept if "task" in each and each["state"] == "running"]
+    behind = sorted(task for task in starts if task.startswith("after_"))
+    assert behind == [f"after_{number:02d}" for number in range(20)]  # each once
 
 
 def _task_processes(airflow: PrivateAirflow) -> list[str]:
@@ -343,9 +362,26 @@ def _task_processes(airflow: PrivateAirflow) -> list[str]:
             home = (path.parent / "cwd").resolve()
         except OSError:
             continue
-        if home == airflow.layout.airflow_home and "task runner" in line:
+        if home == airflow.layout.airflow_home and TASK.match(line):
             found.append(line)
     return found
+
+
+@pytest.mark.timeout(400)
+def test_who_may_only_look_and_who_is_nobody_are_kept_out_of_every_web_door(airflow: PrivateAirflow) -> None:
+    run_id = airflow.trigger("pair")
+    gate = gate_of(airflow, "pair", run_id, "ship")
+    assert answer(airflow, "viewer", gate, "Go") == 403
+    assert [(each["gate"], each["code"]) for each in decide(airflow, "viewer", [gate])["refused"]] == [
+        (gate.gate, "forbidden")
+    ]
+    assert command(airflow, "viewer", "approve", str(gate.gate), "--reason", "read it").returncode != 0
+    with httpx.Client(base_url=airflow.address, trust_env=False) as nobody:
+        for path in ("/comporta/gates", "/comporta/api/gates", f"/comporta/api/gates/{gate.gate}"):
+            assert nobody.get(path).status_code == 401
+        assert nobody.post("/comporta/api/gates/decide", json={}).status_code == 401
+        assert nobody.patch(_form(gate), json={"chosen_options": ["Go"], "params_input": {}}).status_code == 401
+    assert (current(airflow, gate).state, current(airflow, gate).votes) == ("open", ())
 
 
 @pytest.mark.timeout(400)
@@ -357,21 +393,6 @@ def test_the_record_outlives_the_run(airflow: PrivateAirflow) -> None:
     with airflow.client() as client:
         client.delete(f"/api/v2/dags/pair/dagRuns/{run_id}").raise_for_status()
     assert [current(airflow, gate).state for gate in gates] == ["go", "go"]
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).parent / "comporta"),
-            "events",
-            "list",
-            "--stream",
-            f"airflow/pair/{run_id}",
-            "--json",
-        ],
-        env={**os.environ, **airflow.values},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    mirrored = [json.loads(line) for line in done.stdout.splitlines()]
-    ended = {each["payload"].get("task") for each in mirrored if each["payload"].get("state") == "success"}
+    kept = mirrored(airflow, "pair", run_id)
+    ended = {each["payload"].get("task") for each in kept if each["payload"].get("state") == "success"}
     assert {"deploy", "tell", "ship", "announce"} <= ended
