@@ -651,8 +651,9 @@ def test_a_database_without_a_ledger_says_what_to_do(control: str) -> None:
 
 
 @pytest.fixture
-def run(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def run(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setenv("COMPORTA_CONTROL_DSN", dsn)
+    monkeypatch.setenv("COMPORTA_ANCHORS", str(tmp_path / "ledger.jsonl"))  # not those of a system that runs beside
     monkeypatch.setenv("COLUMNS", "200")
     return lambda *words: CliRunner().invoke(app, words)
 
