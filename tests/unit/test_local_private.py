@@ -46,6 +46,8 @@ def private(tmp_path: Path) -> Iterator[PrivateAirflow]:
     (tmp_path / "bin" / "airflow").chmod(0o755)
     made = PrivateAirflow(layout, {}, "", "", {}, Healthy(), programs=tmp_path / "bin")
     made.start("scheduler", "triggerer")
+    for name in ("scheduler", "triggerer"):
+        processes_of(made, name)
     yield made
     made.end()
 
