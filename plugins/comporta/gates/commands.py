@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -23,7 +23,7 @@ from comporta.gates.book import GateBook
 from comporta.gates.errors import GateRefusal
 from comporta.gates.gate import BatchResult, Choice, Decision, Gate, list_digest
 from comporta.gates.policy import GatesFile, policy_of
-from comporta.ledger import Event, Ledger
+from comporta.ledger import Ledger
 from comporta.settings import Settings, load_settings
 
 app = typer.Typer(help="Gates: questions put to people, with evidence; their answers.", no_args_is_help=True)
@@ -153,7 +153,7 @@ def audit_gates(as_json: Json = False) -> None:
     from comporta.gates.audit import audit
 
     with Ledger(load_settings().require("control")) as ledger:
-        events = [event for event in _everything(ledger) if event.stream.startswith("gate/")]
+        events = [event for event in ledger.every() if event.stream.startswith("gate/")]
     found = list(audit(events))
     if as_json:
         typer.echo(json.dumps([vars(each) for each in found]))
@@ -164,13 +164,6 @@ def audit_gates(as_json: Json = False) -> None:
             out.print(f"event {each.event}, gate {each.gate}: {each.what}", style="red", soft_wrap=True)
         out.print(f"{gates} gates, {len(events)} events, {len(found)} finding(s)")
     raise typer.Exit(REFUSED if found else 0)
-
-
-def _everything(ledger: Ledger) -> Iterator[Event]:
-    after = 0
-    while page := ledger.read(after=after):
-        yield from page
-        after = page[-1].id
 
 
 def _decide(

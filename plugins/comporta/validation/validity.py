@@ -26,7 +26,6 @@ Recorded = Callable[[str], Fingerprint | None]
 
 _DIFFERENCES_SHOWN = 3
 _REASONS_SHOWN = 3
-_PAGE = 1_000
 
 
 @dataclass(frozen=True)
@@ -227,10 +226,7 @@ def _drifted(then: Fingerprint | None, digest: str, now: Fingerprint) -> str:
 def _events(ledger: Ledger) -> Iterator[Event]:
     """Every event that says something about a proof."""
     for event_type in (EventType.VALIDATION_STARTED, EventType.PROOF_RECORDED, EventType.VALIDATION_FINISHED):
-        after = 0
-        while page := ledger.read(after=after, limit=_PAGE, event_type=event_type):
-            yield from page
-            after = page[-1].id
+        yield from ledger.every(event_type=event_type)
 
 
 def _read(file: Path) -> Fingerprint | None:
