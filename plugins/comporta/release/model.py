@@ -63,6 +63,12 @@ class ProofPlan(Strict):
         return {name: getattr(self, name) for name in ("reads_per_s", "writes_per_s", "obstacle_s", "longest_wait_ms")}
 
 
+class RolloutPlan(Strict):
+    """How long a change stands under the breakers in production before the next one is applied."""
+
+    soak_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+
+
 class _ChangeEntry(Strict):
     stem: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
     title: str
@@ -83,6 +89,7 @@ class _ReleaseFile(Strict):
     budget: Budget = Budget()
     dry_run: DryRunPlan = DryRunPlan()
     proof: ProofPlan = ProofPlan()
+    rollout: RolloutPlan = RolloutPlan()
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ class Release:
     dry_run: DryRunPlan
     proof: ProofPlan
     due: date | None = None
+    rollout: RolloutPlan = RolloutPlan()
 
     def change(self, name: str) -> Change:
         """The change called ``name``; ConfigurationError lists the known names."""
@@ -163,6 +171,7 @@ def load_release(path: Path, sql: Path) -> Release:
         dry_run=entry.dry_run,
         proof=entry.proof,
         due=entry.due,
+        rollout=entry.rollout,
     )
 
 
