@@ -41,4 +41,22 @@ class ScriptError(ComportaError):
 
 
 class StatementFailed(ComportaError):
-    """A statement of a script failed: file, line, statement and error are named, and what remains to run."""
+    """A statement of a script failed: file, line, statement and error are named, and what remains to run.
+
+    ``statement`` is its 1-based number in the script, ``sqlstate`` None where the server said nothing (it is gone).
+    ``transient`` is True when the same script may succeed a moment later: a lock that was not had, a lost connection.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        sqlstate: str | None = None,
+        statement: int | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.sqlstate = sqlstate
+        self.statement = statement
+        self.transient = transient

@@ -66,6 +66,22 @@ class Statement:
         return bool(test and test(self.node))
 
     @property
+    def concurrent(self) -> bool:
+        """True for CREATE, DROP and REINDEX .. CONCURRENTLY and DETACH PARTITION .. CONCURRENTLY.
+
+        They wait for every transaction that might still look, hold up no reader or writer meanwhile, and leave an invalid
+        index or a partition half detached when a time-out cuts them short.
+        """
+        if self.kind == "ReindexStmt":
+            return any(option.defname == "concurrently" for option in self.node.params or ())
+        return self.kind in ("IndexStmt", "DropStmt", "AlterTableStmt") and self.needs_autocommit
+
+    @property
+    def refreshes_concurrently(self) -> bool:
+        """True for REFRESH MATERIALIZED VIEW CONCURRENTLY: long, but cut short it leaves nothing."""
+        return self.kind == "RefreshMatViewStmt" and bool(self.node.concurrent)
+
+    @property
     def transaction_control(self) -> str | None:
         """``begin``, ``commit`` or ``rollback`` for a transaction statement, else None."""
         if self.kind != "TransactionStmt":
