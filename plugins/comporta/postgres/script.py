@@ -112,11 +112,7 @@ class Script:
     @classmethod
     def read(cls, path: Path) -> Script:
         """Parse a file. ScriptError names file, line and what is wrong; nothing has run then."""
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ScriptError(f"{path}: cannot be read ({error.strerror})", remedy="Check the path.") from error
-        return cls.parse(content, path)
+        return cls.parse(read_content(path), path)
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> Script:
@@ -137,6 +133,14 @@ class Script:
         if not statements:
             raise ScriptError(f"{path}: holds no statement", remedy="A script must contain at least one SQL statement.")
         return cls(path=path, sha256=hashlib.sha256(content).hexdigest(), statements=statements)
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of a script; ScriptError when they cannot be had."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ScriptError(f"{path}: cannot be read ({error.strerror})", remedy="Check the path.") from error
 
 
 def _statement(number: int, text: str, part: slice) -> Statement:
