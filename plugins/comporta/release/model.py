@@ -127,8 +127,8 @@ class Release:
     support: tuple[Script, ...]
     dry_run: DryRunPlan
     proof: ProofPlan
+    rollout: RolloutPlan
     due: date | None = None
-    rollout: RolloutPlan = RolloutPlan()
 
     def change(self, name: str) -> Change:
         """The change called ``name``; ConfigurationError lists the known names."""
@@ -170,8 +170,8 @@ def load_release(path: Path, sql: Path) -> Release:
         support=tuple(Script.read(file) for file in sorted((sql / "support").glob("*.sql"))),
         dry_run=entry.dry_run,
         proof=entry.proof,
-        due=entry.due,
         rollout=entry.rollout,
+        due=entry.due,
     )
 
 

@@ -18,10 +18,13 @@ _LOOKED_AT = 200
 
 
 def of_target(conn: Connection, release: Release, ledger: Ledger, board: Board) -> list[Finding]:
-    """Long transactions, invalid indexes, headroom by what STAGE 2 measured, and the rest of STAGE 2's preflight, on the target."""
+    """Long transactions, invalid indexes, headroom by what STAGE 2 measured, and the rest of STAGE 2's preflight,
+    on the target."""
     needed = headroom(ledger, release, board)
     tables = {table for change in release.changes for table in change.tables}
-    there = {name for name in tables if conn.execute("select to_regclass(%s) is not null", (name,)).fetchone() == (True,)}
+    there = {
+        name for name in tables if conn.execute("select to_regclass(%s) is not null", (name,)).fetchone() == (True,)
+    }
     found = preflight(conn, now=datetime.now(UTC), tables=sorted(there), headroom_bytes=needed or 0)
     if needed is None:
         found.append(
@@ -38,14 +41,18 @@ def of_target(conn: Connection, release: Release, ledger: Ledger, board: Board) 
 
 
 def headroom(ledger: Ledger, release: Release, board: Board) -> int | None:
-    """Bytes that the changes still to be applied took at their peak on the clone, all of them together; None where one of them was
-    not measured with its script of now."""
+    """Bytes that the changes still to be applied took at their peak on the clone, all of them together; None where
+    one of them was not measured with its script of now."""
     peaks: dict[str, int] = {}
     for event in ledger.latest(_LOOKED_AT, event_type=EventType.CHANGE_APPLIED):
         scripts = {change.name: change.apply.sha256 for change in release.changes}
         payload = event.payload
         measured = payload.get("disk_growth_peak_bytes")
-        if event.feature == release.name and payload.get("script") == scripts.get(str(event.phase)) and measured is not None:
+        if (
+            event.feature == release.name
+            and payload.get("script") == scripts.get(str(event.phase))
+            and measured is not None
+        ):
             peaks[str(event.phase)] = int(measured)
     wanted = [change.name for change in release.changes if not board[change.name].whole]
     return sum(peaks[name] for name in wanted) if all(name in peaks for name in wanted) else None

@@ -1,8 +1,9 @@
-"""One run of a rollout: what the tasks of Airflow and the command line both do, step by step, with the ledger as the truth.
+"""One run of a rollout: what the tasks of Airflow and the command line both do, step by step, with the ledger as
+the truth.
 
-Every step asks the ledger where the changes stand and looks whether the target agrees, does its part under the claim on the
-target, and records what came of it. So each may die anywhere and be run again: it goes on from what is on record, and scripts that
-were cut in the middle converge.
+Every step asks the ledger where the changes stand and looks whether the target agrees, does its part under the
+claim on the target, and records what came of it. So each may die anywhere and be run again: it goes on from what is
+on record, and scripts that were cut in the middle converge.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import psycopg
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from comporta.dryrun.preflight import Finding
-from comporta.errors import ComportaError, StatementFailed, UnreachableServer
+from comporta.errors import StatementFailed, UnreachableServer
 from comporta.health import Health, look, monitoring, take_baseline
 from comporta.ledger import Event, EventType, Ledger, NewEvent
 from comporta.postgres.connection import connect, describe
@@ -33,7 +34,7 @@ from comporta.reports.folder import RunFolder
 from comporta.reports.page import Report
 from comporta.rollout import checks
 from comporta.rollout.clearing import Clear, Decision, Why, decide
-from comporta.rollout.errors import BreakerOpened, RolloutRefused, VerifyFailed, WatchFailed
+from comporta.rollout.errors import BreakerOpened, RolloutRefused, TargetBusy, VerifyFailed, WatchFailed
 from comporta.rollout.expected import Expectation, differences, schema_digest
 from comporta.rollout.go import Go
 from comporta.rollout.proven import proven_without
@@ -63,7 +64,8 @@ class Looked:
 
 @dataclass
 class Rollout:
-    """A run. ``run`` is how the ledger names it; ``actor`` who acts in it; ``go`` the decision that lets it touch the target."""
+    """A run. ``run`` is how the ledger names it; ``actor`` who acts in it; ``go`` the decision that lets it touch
+    the target."""
 
     settings: Settings
     release: Release
@@ -140,12 +142,14 @@ class Rollout:
             )
             run = self._run_script(target, change, change.apply, EventType.ROLLOUT_APPLY_FAILED, guarded=True)
             seen = self._keep(target.look(), f"{name}_applied")
-            self.record(EventType.ROLLOUT_APPLY_FINISHED, name, fingerprint=seen.as_json(), already=False, **run.as_json())
+            self.record(
+                EventType.ROLLOUT_APPLY_FINISHED, name, fingerprint=seen.as_json(), already=False, **run.as_json()
+            )
             self.say(f"{name}: applied in {run.seconds:.1f} s{_told(run)}")
 
     def verify(self, name: str) -> None:
-        """Run the change's own verification up to three times; VerifyFailed after the third. A server that is away, or a lock that
-        is not given, is no verdict: StatementFailed, to be tried again."""
+        """Run the change's own verification up to three times; VerifyFailed after the third. A server that is away,
+        or a lock that is not given, is no verdict: StatementFailed, to be tried again."""
         change = self.release.change(name)
         self.say(f"{name}: verifies with {change.verify.path.name} on {describe(self.dsn)}; changes nothing")
         standing = self._standing(name)
@@ -163,7 +167,8 @@ class Rollout:
                 self.say(f"{name}: does not verify, {attempt} of {TRIES}: {error.message}")
                 if attempt == TRIES:
                     raise VerifyFailed(
-                        f"{name} does not verify: {error.message}", remedy=f"{name} is rolled back; the rest is not started."
+                        f"{name} does not verify: {error.message}",
+                        remedy=f"{name} is rolled back; the rest is not started.",
                     ) from error
                 time.sleep(_PAUSE_S)
             else:
@@ -191,7 +196,8 @@ class Rollout:
         reasons = list(health.why) or [f"the target is {health.state}"]
         self.record(EventType.ROLLOUT_WATCH_FAILED, name, reasons=reasons, health=health.as_json())
         raise WatchFailed(
-            f"{name}: {'; '.join(reasons)}", remedy=f"{name} is rolled back; the rest is not started. See `comporta health status`."
+            f"{name}: {'; '.join(reasons)}",
+            remedy=f"{name} is rolled back; the rest is not started. See `comporta health status`.",
         )
 
     def rollback_if_due(self, name: str, cycle: int) -> Decision:
@@ -203,7 +209,9 @@ class Rollout:
             clear = self._last_clear(name)
             if not self.roll_back(name, why=decision.why, because=decision.because, clear=clear):
                 standing = self._standing(name)
-                return Decision("nothing", f"{name} is {standing.state}, by {standing.actor}: somebody else did it meanwhile")
+                return Decision(
+                    "nothing", f"{name} is {standing.state}, by {standing.actor}: somebody else did it meanwhile"
+                )
         return decision
 
     def roll_back(self, name: str, *, why: Why, because: str, clear: Clear | None = None) -> tuple[str, ...]:
@@ -223,13 +231,51 @@ class Rollout:
                 gone.append(each.name)
         return tuple(gone)
 
-    def outcome(self) -> tuple[Report, str]:
-        """Write the report, and say whether the run is as it should be: pass when every change is in place, or was rolled back by a
-        person."""
+    def not_restored(self, root: str) -> list[str]:
+        """What the rollbacks of this run that were asked for ``root`` did not restore, in sentences."""
+        found = self.ledger.latest(SHOWN, stream=self.stream, event_type=EventType.ROLLBACK_FINISHED)
+        return [
+            f"{event.phase}: the target is not as it was: {'; '.join(event.payload['differences'])}"
+            for event in found
+            if (event.payload["run"], event.payload["root"]) == (self.run, root) and event.payload["restored"] is False
+        ]
+
+    def carry(self, names: Sequence[str], go: Go) -> bool:
+        """Every step for these changes, one after the other, without Airflow; a change that fails is rolled back,
+        and the rest is not started. True when all of them are in place."""
+        for name in names:
+            try:
+                for step in (partial(self.apply, name, go), partial(self.verify, name), partial(self.watch, name)):
+                    self._persisting(step)
+            except RolloutRefused as refused:
+                self.say(str(refused))
+                return False
+            except (StatementFailed, BreakerOpened, VerifyFailed, WatchFailed) as failure:
+                self.say(f"{name}: {failure.message}")
+                self._persisting(partial(self.roll_back, name, why="automatic", because=failure.message))
+                return False
+            self.record(EventType.ROLLBACK_ARMED, name, forward=self._standing(name).forward, cycle=0)
+        return True
+
+    def _persisting(self, step: Callable[[], Any]) -> None:
+        """Do a step, again after a while where what kept it from being done may have passed."""
+        tries = Retrying(
+            retry=retry_if_exception(may_pass),
+            stop=stop_after_attempt(TRIES),
+            wait=wait_exponential_jitter(initial=2, max=30, jitter=2),
+            before_sleep=lambda state: self.say(f"again in {state.upcoming_sleep:.0f} s"),
+            reraise=True,
+        )
+        tries(step)
+
+    def outcome(self, names: Sequence[str] = ()) -> tuple[Report, str]:
+        """Write the report, and say whether these changes (by default all) are as they should be: pass when each is
+        in place, or was rolled back by a person."""
         with connect(self.dsn, name="comporta/outcome") as conn:
             looked = self._look(conn)
         reasons = [f"drift: {each}" for each in looked.unexplained]
-        for standing in looked.board.standings.values():
+        wanted = names or list(looked.board.standings)
+        for standing in (looked.board[name] for name in wanted):
             if standing.state == State.ROLLED_BACK and standing.by_itself:
                 reasons.append(f"{standing.change} was rolled back by itself: {standing.because}")
             elif standing.state not in (State.IN_PLACE, State.ROLLED_BACK):
@@ -296,10 +342,12 @@ class Rollout:
             self.ledger.append(self.stream, [event])
 
     def recall(self, seen: Seen) -> Fingerprint | None:
-        """The facts of a fingerprint on record; None when their file is gone, or is not what was recorded (``validity`` checks by
-        itself, and asks without a digest)."""
+        """The facts of a fingerprint on record; None when their file is gone, or is not what was recorded
+        (``validity`` checks by itself, and asks without a digest)."""
         try:
-            found = Fingerprint.from_json(json.loads((self.settings.archives_path / seen.facts).read_text(encoding="utf-8")))
+            found = Fingerprint.from_json(
+                json.loads((self.settings.archives_path / seen.facts).read_text(encoding="utf-8"))
+            )
         except (OSError, ValueError, KeyError, FingerprintError):
             return None
         return found if seen.digest in ("", schema_digest(found)) else None
@@ -410,7 +458,9 @@ class Rollout:
 
     def _refused(self, name: str, step: str, reasons: Sequence[str]) -> RolloutRefused:
         self.record(EventType.ROLLOUT_REFUSED, name, step=step, reasons=list(reasons))
-        return RolloutRefused(f"{step} of {name}", reasons, remedy="Nothing ran. Put right what is named, then clear this task.")
+        return RolloutRefused(
+            f"{step} of {name}", reasons, remedy="Nothing ran. Put right what is named, then clear this task."
+        )
 
     def _run_script(
         self, target: Target, change: Change, script: Any, failed: EventType, *, guarded: bool, **more: Any
@@ -482,7 +532,11 @@ class Rollout:
         self.record(
             EventType.ROLLBACK_FINISHED, name, root=root, fingerprint=kept.as_json(), **comparison, **run.as_json()
         )
-        told = {True: "the target is as it was proved to be", False: "THE TARGET IS NOT AS EXPECTED", None: "not compared"}
+        told = {
+            True: "the target is as it was proved to be",
+            False: "THE TARGET IS NOT AS EXPECTED",
+            None: "not compared",
+        }
         self.say(f"{name}: rolled back in {run.seconds:.1f} s{_told(run)}; {told[comparison['restored']]}")
         for each in comparison["differences"]:
             self.say(f"  {each}")
@@ -529,6 +583,13 @@ class Rollout:
         raise NotImplementedError
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether the same step may succeed a moment later: a lock that was not had, a lost connection, somebody else at work."""
+    if isinstance(error, StatementFailed):
+        return error.transient
+    return isinstance(error, TargetBusy | UnreachableServer | psycopg.OperationalError)
+
+
 def _told(run: ScriptRun) -> str:
     if run.longest_wait_caused_s is None:
         return ""
@@ -539,7 +600,8 @@ def _told(run: ScriptRun) -> str:
 def open_rollout(
     settings: Settings, *, run: str, started: datetime, actor: str, say: Say, folder: str = ""
 ) -> Iterator[Rollout]:
-    """A run over the release, with everything that it talks to; ``folder`` names its folder under archives/ where it is not the run's."""
+    """A run over the release, with everything that it talks to; its folder under archives/ is named ``folder``, or
+    as the run."""
     release = load_release(settings.release_path, settings.home / "sql")
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(settings.require("control")))

@@ -1,8 +1,9 @@
 """What the target must look like when certain changes stand on it, and which changes stand when it looks as it does.
 
-Each apply left a fingerprint from before and after on record: the difference is what the change does. The target without any
-change, and the differences of those that stand, in the order of the release, give what it must be now. That is a calculation:
-what STAGE 3 proved for the same set of changes is compared beside it (``comporta.rollout.proven``).
+Each apply left a fingerprint from before and after on record: the difference is what the change does. The target
+without any change, and the differences of those that stand, in the order of the release, give what it must be now.
+That is a calculation: what STAGE 3 proved for the same set of changes is compared beside it
+(``comporta.rollout.proven``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Recall = Callable[[Seen], Fingerprint | None]
 
 @dataclass(frozen=True)
 class Delta:
-    """What one change made of the catalogue: the new value of each property that it touched, None for one that it took away."""
+    """What one change made of the catalogue: the new value of each property that it touched, None for one that it
+    took away."""
 
     values: Mapping[Key, str | None]
 
@@ -79,7 +81,8 @@ class Expectation:
 
 
 def schema_digest(found: Fingerprint) -> str:
-    """The digest by which the target is compared with itself: without what moves while people use it, and what is its server's."""
+    """The digest by which the target is compared with itself: without what moves while people use it, and what is
+    its server's."""
     return found.digest_without(*fingerprint.NOT_OF_THE_SCHEMA)
 
 

@@ -1,4 +1,5 @@
-"""The Go that lets a rollout touch the target: a decision of the gate ``rollout``, used by this run, and still in force."""
+"""The Go that lets a rollout touch the target: a decision of the gate ``rollout``, used by this run, and still in
+force."""
 
 from __future__ import annotations
 
@@ -59,8 +60,8 @@ def ledger_now(control_dsn: str) -> datetime:
 
 
 def use_or_ask(settings: Settings, release: Release, *, run: str, login: str) -> Go:
-    """The newest unused Go of the gate, used by ``run`` from here on; where there is none, the question is put, and RolloutRefused
-    says who has to answer. ``login`` started the run, and is kept from deciding on it."""
+    """The newest unused Go of the gate, used by ``run`` from here on; where there is none, the question is put, and
+    RolloutRefused says who has to answer. ``login`` started the run, and is kept from deciding on it."""
     file, control = policy_of(settings), settings.require("control")
     with GateBook(control) as book:
         for gate in book.list(name=GATE, states=("go",), limit=20):

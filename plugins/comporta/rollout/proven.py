@@ -1,4 +1,5 @@
-"""What STAGE 3 proved about a set of changes: the fingerprint that their clone had, beside which that of the target is put."""
+"""What STAGE 3 proved about a set of changes: the fingerprint that their clone had, beside which that of the target
+is put."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ class Proven:
 
 
 def proven_without(events: Iterable[Event], release: Release, left: Collection[str], base: str) -> Proven | None:
-    """The newest proof that holds, of the scripts of now, on a target that had the digest ``base``, whose rollback left exactly
-    the changes ``left`` in place; None when there is none."""
+    """The newest proof that holds, of the scripts of now, on a target that had the digest ``base``, whose rollback
+    left exactly the changes ``left`` in place; None when there is none."""
     wanted = {
         f"{subject.name}/{scenario}": (f"{subject.name} · {scenario}", script_digests(release, subject))
         for subject, scenario in model.owed(release)

@@ -1,11 +1,13 @@
-"""Where each change stands on the target, folded from the ledger: what is applied, how far, by which run, and armed for whom.
+"""Where each change stands on the target, folded from the ledger: what is applied, how far, by which run, and armed
+for whom.
 
-Pure: the same events give the same board. Whether the target agrees is asked elsewhere (``comporta.rollout.expected``).
+Pure: the same events give the same board. Whether the target agrees is asked elsewhere
+(``comporta.rollout.expected``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -31,7 +33,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Seen:
-    """A fingerprint on record: its digest (without sequence positions and roles), and the file under archives/ with its facts."""
+    """A fingerprint on record: its digest (without sequence positions and roles), and the file under archives/ with
+    its facts."""
 
     digest: str
     facts: str
@@ -58,8 +61,9 @@ class Armed:
 class Standing:
     """One change. ``forward`` is the id of the last event that carried it forward; ``run`` is the run that did.
 
-    ``before`` and ``after`` are the target as the apply found and left it. ``because`` says why it is as it is, where that is
-    not plain: an error, who rolled it back. ``by_itself``: it was rolled back, or is being, without a person asking.
+    ``before`` and ``after`` are the target as the apply found and left it. ``because`` says why it is as it is,
+    where that is not plain: an error, who rolled it back. ``by_itself``: it was rolled back, or is being, without a
+    person asking.
     """
 
     change: str
@@ -176,7 +180,7 @@ def _found(former: Standing, event: Event) -> Standing:
     return replace(former, state=State.IN_PLACE, forward=event.id, because=because, by_itself=False)
 
 
-_STEPS = {
+_STEPS: Mapping[str, Callable[[Standing, Event], Standing]] = {
     EventType.ROLLOUT_APPLY_STARTED: _apply_started,
     EventType.ROLLOUT_APPLY_FINISHED: _apply_finished,
     EventType.ROLLOUT_APPLY_FAILED: lambda former, event: _forward(former, event, State.APPLYING),

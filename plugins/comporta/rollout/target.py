@@ -1,4 +1,5 @@
-"""The target while it is being changed: one runner at a time, watched, and never left with a statement that nobody waits for."""
+"""The target while it is being changed: one runner at a time, watched, and never left with a statement that nobody
+waits for."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ _TRACE_PAUSE_MS = 5
 class ScriptRun:
     """What one script did: ``statements`` are [number, headline, seconds]; the two waits are None where nobody could look.
 
-    ``longest_wait_caused_s`` is the longest that another session queued behind the script, ``longest_exclusive_s`` the longest
-    that it held ACCESS EXCLUSIVE on one relation.
+    ``longest_wait_caused_s`` is the longest that another session queued behind the script, ``longest_exclusive_s``
+    the longest that it held ACCESS EXCLUSIVE on one relation.
     """
 
     seconds: float
@@ -60,7 +61,8 @@ class ScriptRun:
 
 @dataclass
 class Target:
-    """A session on the target that holds the claim on changing it; ``cancel`` may be called from another thread or a signal."""
+    """A session on the target that holds the claim on changing it; ``cancel`` may be called from another thread or
+    a signal."""
 
     conn: Connection
     dsn: str
@@ -149,9 +151,10 @@ class Target:
 def claimed(dsn: str, *, run: str, say: Say, patience_s: float) -> Iterator[Target]:
     """The target for this caller alone, across Airflow, the command line and their hosts; waits ``patience_s`` for another.
 
-    The claim is a session lock of the very connection that runs the scripts: whoever dies gives it back, and their statement
-    ends with them. It is asked for again and again rather than waited for: a session that waits within a statement keeps an old
-    snapshot, for which CREATE INDEX CONCURRENTLY of the other one would wait in turn. TargetBusy names the holder.
+    The claim is a session lock of the very connection that runs the scripts: whoever dies gives it back, and their
+    statement ends with them. It is asked for again and again rather than waited for: a session that waits within a
+    statement keeps an old snapshot, for which CREATE INDEX CONCURRENTLY of the other one would wait in turn.
+    TargetBusy names the holder.
     """
     with connect(dsn, name=f"comporta/{run}"[:63]) as conn:
         began, told = time.monotonic(), float("-inf")
@@ -186,7 +189,12 @@ def note_backup_point(conn: Connection, run: str) -> dict[str, Any]:
         conn.execute("select pg_catalog.pg_create_restore_point(%s)", (name,))
     except psycopg.Error:  # no right to, or a server that keeps no WAL for it
         name = None
-    return {**found, "at": str(found.get("at")), "last_archived_at": _text(found.get("last_archived_at")), "restore_point": name}
+    return {
+        **found,
+        "at": str(found.get("at")),
+        "last_archived_at": _text(found.get("last_archived_at")),
+        "restore_point": name,
+    }
 
 
 def _text(value: Any) -> str | None:
@@ -211,7 +219,7 @@ def _traced(dsn: str, pid: int) -> Iterator[LockTrace | None]:
     trace = LockTrace(dsn, applications=(), pause_ms=_TRACE_PAUSE_MS, prefer=False)
     try:
         trace.start()
-    except Exception:  # noqa: BLE001 - a report without locks is better than no rollback
+    except Exception:
         trace.stop()
         yield None
         return

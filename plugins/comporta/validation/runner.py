@@ -370,8 +370,8 @@ class Validation:
 def ledger_payload(proof: Proof) -> dict[str, Any]:
     """What the ledger keeps of a proof: everything that says what was proved, on what, and under which trouble."""
     whole = proof.to_dict()
-    kept = ("scripts", "target", "before", "applied", "after", "schema_after", "shadow", "rows")
-    kept += ("checksums_before", "checksums_after")
+    digests = ("scripts", "target", "before", "applied", "after", "schema_after", "checksums_before", "checksums_after")
+    kept = (*digests, "shadow", "rows")
     return {
         **{name: whole[name] for name in kept},
         "reasons": list(proof.reasons[:20]),
