@@ -16,8 +16,6 @@ what is not as it was; clear it to go on where it stopped.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import Param, dag
 
 from comporta.orchestration import rollout as steps
@@ -48,9 +46,6 @@ from comporta.orchestration.wiring import change_outlines
 def rollback():
     steps.RollBackOnRequest(
         task_id="roll_back",
-        retry_delay=timedelta(seconds=2),
-        retry_exponential_backoff=2.0,
-        max_retry_delay=timedelta(seconds=60),
         doc_md="Rolls the change of the form back on the **target**, first what stands on it.",
     )
 

@@ -25,6 +25,7 @@ from comporta.orchestration.run_note import add_note, note_task
 from comporta.orchestration.wiring import ChangeOutline
 
 if TYPE_CHECKING:
+    from comporta.postgres.stopping import StopSwitch
     from comporta.rollout.engine import Rollout
 
 GATE_TASK = "gate"
@@ -35,10 +36,11 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def rollout_of(context: Any) -> Iterator[Rollout]:
+def rollout_of(context: Any, stop: StopSwitch | None = None) -> Iterator[Rollout]:
     """The rollout of this DAG run. What may pass by itself is tried again, everything else fails the task at once."""
     # The DAG processor reads this module again and again: what parses SQL and draws plots is loaded in the task only.
-    from comporta.rollout.engine import may_pass, open_rollout
+    from comporta.postgres.execution import may_pass
+    from comporta.rollout.engine import open_rollout
 
     run = context["dag_run"]
     try:
@@ -48,6 +50,7 @@ def rollout_of(context: Any) -> Iterator[Rollout]:
             started=run.run_after,
             actor=f"airflow:{run.triggering_user_name or 'scheduler'}",
             say=log.info,
+            stop=stop,
         ) as opened:
             yield opened
     except ComportaError as error:
@@ -81,19 +84,12 @@ class ChangeOperator(PostgresOperator):
 
     def __init__(self, *, change: ChangeOutline, **kwargs: Any) -> None:
         self.change = change.name
-        self._rollout: Rollout | None = None
         super().__init__(task_id=self.step, sql=change.script(self.step), retries=RETRIES, **kwargs)
 
-    def execute(self, context: Any) -> Any:
-        """Do the step, and let the grid tell what came of it."""
-        with rollout_of(context) as rollout:
-            self._rollout = rollout
+    def run(self, context: Any) -> Any:
+        """Do the step, under the rollout's claim, time-outs and records."""
+        with rollout_of(context, self.stop) as rollout:
             return self._do(context, rollout)
-
-    def cancel(self) -> None:
-        """End the statement that runs on the target."""
-        if self._rollout is not None:
-            self._rollout.cancel()
 
     def _do(self, context: Any, rollout: Rollout) -> Any:
         raise NotImplementedError
@@ -143,7 +139,7 @@ class WatchChange(BaseOperator):
 
     def __init__(self, *, change: ChangeOutline, **kwargs: Any) -> None:
         self.change = change.name
-        super().__init__(task_id="watch", retries=RETRIES, **kwargs)
+        super().__init__(task_id="watch", retries=RETRIES, retry_delay=timedelta(seconds=5), **kwargs)
 
     def execute(self, context: Any) -> None:
         """Watch to the end, or until the target was unwell three times in a row."""
@@ -153,24 +149,17 @@ class WatchChange(BaseOperator):
 
 def carry(change: ChangeOutline) -> tuple[ApplyChange, WatchChange, RollBackChange]:
     """The tasks of one change: what the next one waits for is the second; what the outcome waits for, the third."""
-    patient: dict[str, Any] = {
-        "retry_delay": timedelta(seconds=2),
-        "retry_exponential_backoff": 2.0,
-        "max_retry_delay": timedelta(seconds=60),
-    }
     apply = ApplyChange(
         change=change,
         doc_md=f"Applies {change.name} ({change.title}) to the **target**, statement by statement, under the breakers. "
         "Refused before the first statement unless proofs, fingerprint, Go and health are as they must be.",
-        **patient,
     )
     verify = VerifyChange(
-        change=change, doc_md=f"Runs the verification of {change.name} on the **target**; changes nothing.", **patient
+        change=change, doc_md=f"Runs the verification of {change.name} on the **target**; changes nothing."
     )
     watch = WatchChange(
         change=change,
         doc_md=f"Watches the health of the **target** while {change.name} stands; changes nothing.",
-        **patient,
     )
     rollback = RollBackChange(
         change=change,
@@ -178,7 +167,6 @@ def carry(change: ChangeOutline) -> tuple[ApplyChange, WatchChange, RollBackChan
         task_display_name="rollback · clear me to roll back",
         doc_md=f"**Clear this task to roll {change.name} back** on the target, first what stands on it. Skipped means armed. "
         "Rolls back by itself when a step before it failed.",
-        **patient,
     )
     apply >> verify >> watch >> rollback
     [apply, verify] >> rollback
@@ -208,19 +196,19 @@ def _outcome() -> str:
     return page
 
 
-class RollBackOnRequest(BaseOperator):
+class RollBackOnRequest(PostgresOperator):
     """The DAG ``rollback``: the change and the reason come from the form."""
 
     def __init__(self, **kwargs: Any) -> None:
-        self._rollout: Rollout | None = None
-        super().__init__(retries=RETRIES, **kwargs)
+        super().__init__(sql=[], retries=RETRIES, **kwargs)
 
-    def execute(self, context: Any) -> list[str]:
+    def run(self, context: Any) -> list[str]:
         """Roll back; what is not on the target needs none."""
         change, why = context["params"]["change"], context["params"]["why"]
+        if not change or not why.strip():
+            raise AirflowFailException("Expected a change and a reason, found none: start the DAG again with both.")
         who = context["dag_run"].triggering_user_name or "somebody"
-        with rollout_of(context) as rollout:
-            self._rollout = rollout
+        with rollout_of(context, self.stop) as rollout:
             gone = rollout.roll_back(change, why="asked", because=f"{who}: {why}")
             wrong = rollout.not_restored(change)
         _note(context, f"rolled back: {', '.join(gone) or 'nothing'}")
@@ -229,11 +217,6 @@ class RollBackOnRequest(BaseOperator):
         if not gone:
             raise AirflowSkipException(f"{change} is not on the target: there is nothing to roll back")
         return list(gone)
-
-    def on_kill(self) -> None:
-        """End the statement that runs on the target."""
-        if self._rollout is not None:
-            self._rollout.cancel()
 
 
 def _note(context: Any, text: str) -> None:

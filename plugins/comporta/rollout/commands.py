@@ -110,8 +110,8 @@ def standing(as_json: Json = False) -> None:
             table.add_row(each.change, str(each.state), each.actor, at, each.run, each.because, style=style)
         out = Console(markup=False, emoji=False, highlight=False)
         out.print(table)
-        for each in looked.unexplained:
-            out.print(f"drift: {each}", style="bold red", soft_wrap=True)
+        for difference in looked.unexplained:
+            out.print(f"drift: {difference}", style="bold red", soft_wrap=True)
 
 
 def _plain(each: Standing) -> dict[str, object]:

@@ -22,11 +22,12 @@ import psycopg
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from comporta.dryrun.preflight import Finding
-from comporta.errors import StatementFailed, UnreachableServer
+from comporta.errors import StatementFailed
 from comporta.health import Health, look, monitoring, take_baseline
 from comporta.ledger import Event, EventType, Ledger, NewEvent
 from comporta.postgres.connection import connect, describe
-from comporta.postgres.execution import run_script
+from comporta.postgres.execution import may_pass, run_script
+from comporta.postgres.stopping import StopSwitch
 from comporta.proof import fingerprint
 from comporta.proof.fingerprint import Fingerprint, FingerprintError
 from comporta.release.model import Change, Release, load_release
@@ -34,7 +35,7 @@ from comporta.reports.folder import RunFolder
 from comporta.reports.page import Report
 from comporta.rollout import checks
 from comporta.rollout.clearing import Clear, Decision, Why, decide
-from comporta.rollout.errors import BreakerOpened, RolloutRefused, TargetBusy, VerifyFailed, WatchFailed
+from comporta.rollout.errors import BreakerOpened, RolloutRefused, VerifyFailed, WatchFailed
 from comporta.rollout.expected import Expectation, differences, schema_digest
 from comporta.rollout.go import Go
 from comporta.rollout.proven import proven_without
@@ -75,7 +76,7 @@ class Rollout:
     say: Say
     ledger: Ledger
     folder: RunFolder
-    _running: Target | None = field(default=None, init=False)
+    stop: StopSwitch = field(default_factory=StopSwitch)
     _writing: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     # -- the steps ---------------------------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ class Rollout:
     def _persisting(self, step: Callable[[], Any]) -> None:
         """Do a step, again after a while where what kept it from being done may have passed."""
         tries = Retrying(
-            retry=retry_if_exception(may_pass),
+            retry=retry_if_exception(lambda error: bool(may_pass(error))),
             stop=stop_after_attempt(TRIES),
             wait=wait_exponential_jitter(initial=2, max=30, jitter=2),
             before_sleep=lambda state: self.say(f"again in {state.upcoming_sleep:.0f} s"),
@@ -304,11 +305,6 @@ class Rollout:
     def board(self) -> Board:
         """Where the changes stand, by the ledger alone."""
         return Board.fold(self._events(), [change.name for change in self.release.changes], self.target)
-
-    def cancel(self) -> None:
-        """End the statement that runs on the target, if one does; safe in a signal handler and in another thread."""
-        if self._running is not None:
-            self._running.cancel()
 
     # -- what they are made of ---------------------------------------------------------------------------------------
 
@@ -367,12 +363,8 @@ class Rollout:
 
     @contextmanager
     def _claim(self) -> Iterator[Target]:
-        with claimed(self.dsn, run=self.run, say=self.say, patience_s=PATIENCE_S) as target:
-            self._running = target
-            try:
-                yield target
-            finally:
-                self._running = None
+        with claimed(self.dsn, run=self.run, say=self.say, stop=self.stop, patience_s=PATIENCE_S) as target:
+            yield target
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -583,13 +575,6 @@ class Rollout:
         raise NotImplementedError
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether the same step may succeed a moment later: a lock that was not had, a lost connection, somebody else at work."""
-    if isinstance(error, StatementFailed):
-        return error.transient
-    return isinstance(error, TargetBusy | UnreachableServer | psycopg.OperationalError)
-
-
 def _told(run: ScriptRun) -> str:
     if run.longest_wait_caused_s is None:
         return ""
@@ -598,10 +583,9 @@ def _told(run: ScriptRun) -> str:
 
 @contextmanager
 def open_rollout(
-    settings: Settings, *, run: str, started: datetime, actor: str, say: Say, folder: str = ""
+    settings: Settings, *, run: str, started: datetime, actor: str, say: Say, stop: StopSwitch | None = None
 ) -> Iterator[Rollout]:
-    """A run over the release, with everything that it talks to; its folder under archives/ is named ``folder``, or
-    as the run."""
+    """A run over the release, with everything that it talks to; ``stop`` is the caller's means to end it."""
     release = load_release(settings.release_path, settings.home / "sql")
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(settings.require("control")))
@@ -613,5 +597,6 @@ def open_rollout(
             actor=actor,
             say=say,
             ledger=ledger,
-            folder=RunFolder.make(settings.archives_path, STAGE, folder or run, started),
+            folder=RunFolder.make(settings.archives_path, STAGE, run, started),
+            stop=stop or StopSwitch(),
         )

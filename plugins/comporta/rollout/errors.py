@@ -18,6 +18,8 @@ class RolloutRefused(ComportaError):
 class TargetBusy(ComportaError):
     """Somebody else is changing the target: who and since when is named. Nothing was changed here; try again."""
 
+    transient = True
+
 
 class VerifyFailed(ComportaError):
     """A change is applied and does not verify: it has to be rolled back."""

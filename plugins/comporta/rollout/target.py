@@ -18,6 +18,7 @@ from comporta.postgres.connection import Connection, connect, describe, identify
 from comporta.postgres.execution import ScriptProgress, TimeOuts, run_script
 from comporta.postgres.queries import load
 from comporta.postgres.script import Script
+from comporta.postgres.stopping import StopSwitch
 from comporta.proof import fingerprint
 from comporta.proof.fingerprint import Fingerprint
 from comporta.release.model import Budget
@@ -148,7 +149,7 @@ class Target:
 
 
 @contextmanager
-def claimed(dsn: str, *, run: str, say: Say, patience_s: float) -> Iterator[Target]:
+def claimed(dsn: str, *, run: str, say: Say, stop: StopSwitch, patience_s: float) -> Iterator[Target]:
     """The target for this caller alone, across Airflow, the command line and their hosts; waits ``patience_s`` for another.
 
     The claim is a session lock of the very connection that runs the scripts: whoever dies gives it back, and their
@@ -156,9 +157,10 @@ def claimed(dsn: str, *, run: str, say: Say, patience_s: float) -> Iterator[Targ
     statement keeps an old snapshot, for which CREATE INDEX CONCURRENTLY of the other one would wait in turn.
     TargetBusy names the holder.
     """
-    with connect(dsn, name=f"comporta/{run}"[:63]) as conn:
+    with connect(dsn, name=f"comporta/{run}"[:63]) as conn, stop.watch(conn):
         began, told = time.monotonic(), float("-inf")
         while not _try(conn):
+            stop.check()
             now = time.monotonic()
             row = conn.execute(load("comporta.rollout", "lock_holder.sql"), _CLAIM).fetchone()
             holder = row[0] if row else "a session that just ended"
