@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from comporta.errors import ConfigurationError
 from comporta.files import Strict, read_file
 from comporta.postgres.script import Script
+from comporta.release.health import HealthPlan
 
 Milliseconds = Annotated[int, Field(gt=0)]
 
@@ -90,6 +91,12 @@ class _ReleaseFile(Strict):
     dry_run: DryRunPlan = DryRunPlan()
     proof: ProofPlan = ProofPlan()
     rollout: RolloutPlan = RolloutPlan()
+    health: HealthPlan = HealthPlan()
+
+    @model_validator(mode="after")
+    def _canaries_are_known(self) -> Self:
+        self.health.canary_queries(self.dry_run.queries)
+        return self
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,7 @@ class Release:
     proof: ProofPlan
     rollout: RolloutPlan
     due: date | None = None
+    health: HealthPlan = field(default_factory=HealthPlan)
 
     def change(self, name: str) -> Change:
         """The change called ``name``; ConfigurationError lists the known names."""
@@ -137,6 +145,11 @@ class Release:
                 return change
         known = ", ".join(change.name for change in self.changes)
         raise ConfigurationError(f"no change {name!r} in release {self.name}: it has {known}")
+
+    @property
+    def canaries(self) -> dict[str, str]:
+        """The queries by which the health of the target is told, by name."""
+        return self.health.canary_queries(self.dry_run.queries)
 
     def dependants(self, name: str) -> tuple[Change, ...]:
         """Everything that requires ``name``, directly or not, in the order in which it must be rolled back."""
@@ -172,6 +185,7 @@ def load_release(path: Path, sql: Path) -> Release:
         proof=entry.proof,
         rollout=entry.rollout,
         due=entry.due,
+        health=entry.health,
     )
 
 
