@@ -39,7 +39,9 @@ GATES: Mapping[str, Any] = {
     "readiness": {"owners": ["PO"], "sla_min": 120},
     "daily_sync": {"gates": ["rollout"]},
 }
-QUICK: Mapping[str, Any] = {"every_s": 0.1, "window_s": 2.0, "min_samples": 3, "stale_s": 5.0}
+QUICK: Mapping[str, Any] = {
+    "every_s": 0.2, "window_s": 5.0, "min_samples": 3, "stale_s": 5.0, "baseline_runs": 5,
+}
 TINY: Mapping[str, tuple[str, str, str]] = {
     "A": (
         "alter table catalogue.layers add column if not exists colour text;\n"
@@ -48,7 +50,7 @@ TINY: Mapping[str, tuple[str, str, str]] = {
         "drop index if exists catalogue.layers_colour;\nalter table catalogue.layers drop column if exists colour;",
     ),
     "B": (
-        "create or replace view catalogue.coloured as select id, colour from catalogue.layers;",
+        "create or replace view catalogue.coloured as select code, colour from catalogue.layers;",
         "do $$ begin perform from catalogue.coloured limit 1; end $$;",
         "drop view if exists catalogue.coloured;",
     ),

@@ -38,7 +38,7 @@ def schema(ground: Ground) -> str:
 
 
 def test_a_release_is_carried_through_and_every_change_is_armed(ground: Ground) -> None:
-    assert ground.roll_out()
+    assert ground.roll_out(), "\n".join(ground.said)
     assert set(ground.states().values()) == {State.IN_PLACE}
     assert [event.phase for event in ground.events(EventType.ROLLBACK_ARMED)] == ["A", "B", "C"]
 

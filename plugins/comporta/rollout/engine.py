@@ -263,7 +263,7 @@ class Rollout:
         tries = Retrying(
             retry=retry_if_exception(lambda error: bool(may_pass(error))),
             stop=stop_after_attempt(TRIES),
-            wait=wait_exponential_jitter(initial=2, max=30, jitter=2),
+            wait=wait_exponential_jitter(multiplier=2, max=30, jitter=2),
             before_sleep=lambda state: self.say(f"again in {state.upcoming_sleep:.0f} s"),
             reraise=True,
         )
@@ -442,8 +442,7 @@ class Rollout:
             if each.subject == change.name and not each.valid
         ]
         reasons += go.refusals()
-        health = self._health()
-        if health.state != "ok":
+        if not reasons and (health := self._health()).state != "ok":  # asked last: data may have to be waited for
             reasons.append(f"the health of the target is {health.state}: {'; '.join(health.why)}")
         if reasons:
             raise self._refused(change.name, "apply", reasons)
@@ -525,7 +524,7 @@ class Rollout:
             EventType.ROLLBACK_FINISHED, name, root=root, fingerprint=kept.as_json(), **comparison, **run.as_json()
         )
         told = {
-            True: "the target is as it was proved to be",
+            True: "the target is as it was",
             False: "THE TARGET IS NOT AS EXPECTED",
             None: "not compared",
         }
