@@ -115,7 +115,7 @@ def test_a_target_that_drifted_from_its_proof_is_refused_with_what_differs(groun
 def test_a_target_that_drifted_after_a_change_was_applied_is_refused_with_what_differs(ground: Ground) -> None:
     ground.roll_out("A")
     ground.sql("grant select on catalogue.layers to public")
-    assert "SELECT on table catalogue.layers to PUBLIC: expected absent" in refused(ground, "B")
+    assert "SELECT on table catalogue.layers to public: expected absent, found present" in refused(ground, "B")
     assert len(ground.events(EventType.ROLLOUT_DRIFTED)) == 1
 
 
@@ -150,6 +150,7 @@ def test_a_go_that_was_taken_back_before_it_was_used_is_none(ground: Ground) -> 
 
 def test_a_go_that_expired_is_refused(ground: Ground, at: Callable[[timedelta], None]) -> None:
     with ground.run() as rollout:
+        rollout.preflight()
         go = ground.go(rollout)
         rollout.apply("A", go)
         rollout.verify("A")
@@ -228,6 +229,7 @@ def test_a_lock_that_is_not_had_is_tried_again(ground: Ground) -> None:
     holder = psycopg.connect(ground.target_dsn)
     holder.execute("lock table catalogue.layers in access share mode")
     with ground.run() as rollout:
+        rollout.preflight()
         go = ground.go(rollout)
 
         def let_go(text: str) -> None:
