@@ -30,7 +30,7 @@ class Change:
 
     name: str
     title: str
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
 
 
 CHANGES = tuple(Change(name, title) for name, title in TITLES.items())
@@ -55,7 +55,7 @@ class History:
         version = sum(each.stream == stream for each in self.events) + 1
         event = Event(
             id=1000 + len(self.events), stream=stream, version=version, feature=RELEASE, event_type=event_type,
-            workflow=stream.split("/")[0], phase=phase, payload=payload, actor=actor, timestamp=self.now, idempotency_key=None,
+            workflow=stream.partition("/")[0], phase=phase, payload=payload, actor=actor, timestamp=self.now, idempotency_key=None,
         )  # fmt: skip
         self.events.append(event)
         return event
@@ -68,7 +68,9 @@ class History:
 
     # -- what a run does ---------------------------------------------------------------------------------------------
 
-    def preflight(self, verdict: str = "pass", findings: Sequence[dict[str, str]] = (), names: Sequence[str] = tuple(TITLES)) -> None:
+    def preflight(
+        self, verdict: str = "pass", findings: Sequence[dict[str, str]] = (), names: Sequence[str] = tuple(TITLES)
+    ) -> None:
         self.rollout(
             "rollout_preflighted", "preflight", verdict=verdict, findings=list(findings), changes=list(names),
             fingerprint=fingerprint("a"), headroom_bytes=3_200_000_000, free_bytes=41_000_000_000,
@@ -88,7 +90,9 @@ class History:
         for nth, who in enumerate(("cfo", "po", "compliance", "security")):
             self.pass_time(20 + 7 * nth)
             vote = "go" if decision == "go" or who != "security" else "no_go"
-            self.add(stream, "gate_vote_cast", "rollout", who, gate=number, decision=vote, reason=reason, via="gates page")
+            self.add(
+                stream, "gate_vote_cast", "rollout", who, gate=number, decision=vote, reason=reason, via="gates page"
+            )
         self.add(stream, "gate_decided", "rollout", "security", gate=number, decision=decision, reason=reason,
                  by=["cfo", "po", "compliance", "security"])  # fmt: skip
         self.add(stream, "gate_consumed", "rollout", "airflow:po", gate=number, consumer=f"{asker}/0")
@@ -141,8 +145,8 @@ class History:
         self.watch(name)
 
     def back(
-        self, name: str, *, root: str | None = None, why: str = "cleared", because: str = "cleared in Airflow", by: str | None = "dba",
-        note: str | None = None, seconds: float = 3.0, restored: bool | None = True, differences: Sequence[str] = (),
+        self, name: str, *, root: str | None = None, why: str = "cleared", because: str = "cleared in Airflow",
+        by: str | None = "dba", note: str | None = None, seconds: float = 3.0, restored: bool | None = True, differences: Sequence[str] = (),
         actor: str = "airflow:po",
     ) -> None:  # fmt: skip
         root = root or name
@@ -237,7 +241,14 @@ def looks(told: History, *, quiet: bool = True) -> list[HealthSample]:
     """Health once a second from the first event to the last; one breaker never has data, one is not sampled for a while."""
     start, end = told.events[0].timestamp, told.events[-1].timestamp
     seconds = min(int((end - start).total_seconds()), 600)
-    limits = {"canary_errors": 0.02, "canary_p95": 62.0, "connections": 90.0, "disk_free": 0.1, "lock_waits": 2.0, "replication_lag": 10.0}
+    limits = {
+        "canary_errors": 0.02,
+        "canary_p95": 62.0,
+        "connections": 90.0,
+        "disk_free": 0.1,
+        "lock_waits": 2.0,
+        "replication_lag": 10.0,
+    }
     found = []
     for second in range(seconds):
         at = start + timedelta(seconds=second)
@@ -264,5 +275,9 @@ def timings(told: History) -> list[CanarySample]:
         slow = 2.0 if any(timedelta(0) <= at - begun < timedelta(seconds=5) for begun in applying) else 1.0
         for name, ms in (("by_id", 0.6), ("rpc_search", 22.0)):
             failed = name == "rpc_search" and tick % 97 == 5
-            found.append(CanarySample(at, name, None if failed else ms * slow * (1 + (tick * 7 % 10) / 20), "timeout" if failed else ""))
+            found.append(
+                CanarySample(
+                    at, name, None if failed else ms * slow * (1 + (tick * 7 % 10) / 20), "timeout" if failed else ""
+                )
+            )
     return found

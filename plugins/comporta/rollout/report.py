@@ -17,7 +17,7 @@ from comporta.reports.page import Report, write_report
 from comporta.rollout import report_facts as facts
 from comporta.rollout import report_plots as plots
 from comporta.rollout.report_samples import CanarySample, HealthSample
-from comporta.rollout.report_story import ChangeStory, Span, Story, run_of, tell, texts
+from comporta.rollout.report_story import ChangeStory, Story, run_of, tell, texts
 
 NAME = "rollout"
 _TOUCHING = (EventType.ROLLOUT_REFUSED, EventType.ROLLOUT_APPLY_STARTED, EventType.ROLLBACK_STARTED)
@@ -104,9 +104,7 @@ def write_rollout_report(
 def _asked(shown: Sequence[Event], run: str, names: Sequence[str]) -> list[str]:
     """The changes that this run was about: those of its preflight, and those that it touched; all where nothing says it."""
     mine = [event for event in shown if run_of(event) == run]
-    meant = [
-        texts(event.payload.get("changes")) for event in mine if event.event_type == EventType.ROLLOUT_PREFLIGHTED
-    ]
+    meant = [texts(event.payload.get("changes")) for event in mine if event.event_type == EventType.ROLLOUT_PREFLIGHTED]
     touched = [event.phase for event in mine if event.event_type in _TOUCHING and event.phase]
     found = {*(meant[-1] if meant else ()), *touched}
     return [*(name for name in names if name in found), *sorted(found.difference(names))] or list(names)
@@ -123,32 +121,41 @@ def _reasons(story: Story, asked: Sequence[str], told: facts.Told) -> Iterator[s
         named = "; ".join(f"{each['object'] or each['code']}: {each['evidence']}" for each in stops)
         yield f"The preflight stopped it: {named or 'no finding was recorded'}."
     drift = next((event for event in reversed(story.drifts) if event.timestamp >= told.since), None)
-    if drift is not None and not any(each.id > drift.id and each.payload.get("verdict") == "pass" for each in story.preflights):
+    if drift is not None and not any(
+        each.id > drift.id and each.payload.get("verdict") == "pass" for each in story.preflights
+    ):
         found = texts(drift.payload.get("differences"))
         yield f"The target drifted, and nothing explains it: {'; '.join(found[:3]) or 'no difference was recorded'}."
     for name in asked:
         if (against := _against(story.changes[name], story)) is not None:
             yield f"{name} {against}."
+    if never := [
+        name for name in asked if story.changes[name].state == "not applied" and not story.changes[name].refused
+    ]:
+        yield f"{', '.join(never)} {'was' if len(never) == 1 else 'were'} not applied."
 
 
 def _against(change: ChangeStory, story: Story) -> str | None:
-    at = f"{change.at:%Y-%m-%d %H:%M:%S} UTC" if change.at else "at an unknown time"
+    """What stands against one change, said of it; None when nothing does, or when it was merely never begun."""
     last_error = next((each.error for each in reversed(story.failures) if each.change == change.name), "")
+    text: str | None = None
     match change.state, change.why:
         case "half", "apply failed" | "rollback failed":
-            return f"is half applied: its {change.why.replace(' failed', '')} failed, {last_error}"
+            text = f"is half applied: its {change.why.removesuffix(' failed')} failed, {last_error}"
         case "half", step:
-            return f"is half applied: its {step} began {at} and did not say that it ended"
-        case "not applied", _:
-            refused = "; ".join(change.refused)
-            return f"was refused before its first statement: {refused}" if refused else "was not applied"
+            at = f"{change.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if change.at else "at an unknown time"
+            text = f"is half applied: its {step} began {at} and did not say that it ended"
+        case "not applied", _ if change.refused:
+            text = f"was refused before its first statement: {'; '.join(change.refused)}"
         case "rolled back", _:
-            return _against_rollback(change)
-    if change.watched == "failed":
-        return "stands although its watch failed"
-    if change.watched == "under way":
-        return "is in place, and its watch did not say that it ended"
-    return None if change.verified else "is in place and was not verified since"
+            text = _against_rollback(change)
+        case "in place", _ if change.watched == "failed":
+            text = "stands although its watch failed"
+        case "in place", _ if change.watched == "under way":
+            text = "is in place, and its watch did not say that it ended"
+        case "in place", _ if not change.verified:
+            text = "is in place and was not verified since"
+    return text
 
 
 def _against_rollback(change: ChangeStory) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from comporta.ledger import Event, EventType
 from comporta.release.model import Budget
 from comporta.reports.page import digest_of
 from comporta.rollout.report_samples import CanarySample, HealthSample, by_name, latency, stretches
-from comporta.rollout.report_story import Rollback, Span, Story, mapping, reference, run_of, texts
+from comporta.rollout.report_story import ChangeStory, Rollback, Span, Story, mapping, reference, run_of, texts
 
 AROUND = timedelta(minutes=10)
 """Latency before and after a change is read from at most so much time on either side of it."""
@@ -37,8 +37,8 @@ class Told:
     shown: tuple[Event, ...]
     health: tuple[Event, ...]
     cleared: tuple[Event, ...]
-    gates: Mapping[int, tuple[Event, ...]] = field(default_factory=dict)
-    since: datetime = datetime.min.replace(tzinfo=UTC)
+    gates: Mapping[int, tuple[Event, ...]]
+    since: datetime
 
     @property
     def relevant(self) -> list[Event]:
@@ -91,7 +91,7 @@ def changes(story: Story, titles: Mapping[str, str], asked: Sequence[str]) -> li
                 "title": titles.get(each.name, "not in the release"),
                 "asked": each.name in asked,
                 "state": each.state,
-                "how": _how(each.why, each.rollback),
+                "how": _how(each),
                 "at": each.at,
                 "applied": each.applied,
                 "verified": each.verified,
@@ -107,13 +107,21 @@ def changes(story: Story, titles: Mapping[str, str], asked: Sequence[str]) -> li
     ]
 
 
-def _how(why: str, rollback: Rollback | None) -> str:
-    if why == "outside":
-        return "found so: done outside Comporta"
-    if rollback is None or why not in ("rollback", "rollback failed", rollback.why):
-        return {"apply": "apply began and did not say that it ended", "apply failed": "apply failed"}.get(why, "")
-    end = {"rollback": " began and did not say that it ended", "rollback failed": " failed"}.get(why, "")
-    return f"rollback{end}, {who(rollback)}" if end else who(rollback)
+def _how(change: ChangeStory) -> str:
+    rollback = change.rollback
+    match change.state, change.why:
+        case _, "outside":
+            return "found so: done outside Comporta"
+        case "not applied", _ if change.refused:
+            return "refused before its first statement"
+        case "half", "apply failed" | "rollback failed":
+            by = f", {who(rollback)}" if rollback and change.why == "rollback failed" else ""
+            return f"{change.why}{by}"
+        case "half", step:
+            return f"{step} began and did not say that it ended"
+        case "rolled back", _ if rollback:
+            return who(rollback)
+    return ""
 
 
 def who(rollback: Rollback) -> str:
@@ -126,7 +134,9 @@ def who(rollback: Rollback) -> str:
 
 def rollbacks(story: Story, since: datetime) -> list[dict[str, Any]]:
     """Every rollback of the run with what the fingerprint said after it."""
-    return [plain(asdict(each) | {"who": who(each)}) for each in story.rollbacks if (each.finished or each.started) >= since]
+    return [
+        plain(asdict(each) | {"who": who(each)}) for each in story.rollbacks if (each.finished or each.started) >= since
+    ]
 
 
 def failures(story: Story, since: datetime) -> list[dict[str, Any]]:
@@ -152,29 +162,37 @@ def acts(told: Told) -> list[dict[str, Any]]:
 def _act(event: Event, cleared_runs: set[str]) -> dict[str, Any] | None:
     payload = event.payload
     act = {"at": event.timestamp, "who": event.actor, "why": str(payload.get("reason") or "")}
-    gate = f"gate {payload.get('gate')}, {event.phase}"
     vote = _DECISIONS.get(str(payload.get("decision")), "a vote")
+    gate = f"gate {payload.get('gate')}, {event.phase}"
+    found: dict[str, Any] | None = None
     match event.event_type:
         case EventType.GATE_VOTE_CAST:
-            return act | {"what": f"{vote}: {gate}"}
+            found = act | {"what": f"{vote}: {gate}"}
         case EventType.GATE_VOTE_REVOKED:
-            return act | {"what": f"revoked a vote: {gate}"}
+            found = act | {"what": f"revoked a vote: {gate}"}
         case EventType.GATE_VOTE_REFUSED:
-            return act | {"what": f"{vote} was refused: {gate}", "why": str(payload.get("why") or "")}
+            found = act | {"what": f"{vote} was refused: {gate}", "why": str(payload.get("why") or "")}
         case EventType.TASK_CLEARED:
             whole = "the whole run" if payload.get("whole_run") else ", ".join(texts(payload.get("tasks"))) or "tasks"
-            return act | {"what": f"cleared {whole}", "why": str(payload.get("note") or "")}
+            found = act | {"what": f"cleared {whole}", "why": str(payload.get("note") or "")}
         case EventType.BREAKER_HELD:
-            return act | {"what": f"held breaker {event.phase} open"}
+            found = act | {"what": f"held breaker {event.phase} open"}
         case EventType.BREAKER_RELEASED:
-            return act | {"what": f"released breaker {event.phase}"}
+            found = act | {"what": f"released breaker {event.phase}"}
         case EventType.ROLLBACK_STARTED if payload.get("root") in (None, event.phase):
-            why = str(payload.get("note") or payload.get("because") or "")
-            if payload.get("why") == "asked":
-                return act | {"what": f"asked for the rollback of {event.phase}", "why": why}
-            if payload.get("why") == "cleared" and run_of(event) not in cleared_runs:
-                by = str(payload.get("cleared_by") or "somebody")
-                return act | {"who": by, "what": f"cleared the rollback of {event.phase}", "why": why}
+            found = _asked_for(event, act, cleared_runs)
+    return found
+
+
+def _asked_for(event: Event, act: dict[str, Any], cleared_runs: set[str]) -> dict[str, Any] | None:
+    """Who asked for a rollback; a clear that is an event of its own is told by that."""
+    payload = event.payload
+    why = str(payload.get("note") or payload.get("because") or "")
+    if payload.get("why") == "asked":
+        return act | {"what": f"asked for the rollback of {event.phase}", "why": why}
+    if payload.get("why") == "cleared" and run_of(event) not in cleared_runs:
+        who_cleared = str(payload.get("cleared_by") or "somebody")
+        return act | {"who": who_cleared, "what": f"cleared the rollback of {event.phase}", "why": why}
     return None
 
 
@@ -199,7 +217,7 @@ def _gate(number: int, events: Sequence[Event]) -> dict[str, Any]:
     payload = decided.payload if decided else {}
     seen = [event for event in events if event.payload.get("evidence")]
     used = next((event for event in events if event.event_type == EventType.GATE_CONSUMED), None)
-    return plain(
+    gate: dict[str, Any] = plain(
         {
             "gate": number,
             "name": opened.phase,
@@ -214,6 +232,7 @@ def _gate(number: int, events: Sequence[Event]) -> dict[str, Any]:
             "evidence": [mapping(each) for each in (seen[-1].payload["evidence"] if seen else ())],
         }
     )
+    return gate
 
 
 # -- health ------------------------------------------------------------------------------------------------------------
@@ -273,7 +292,8 @@ def baseline(told: Told) -> dict[str, Any] | None:
         return None
     payload = taken[-1].payload
     canaries = {str(name): dict(mapping(each)) for name, each in mapping(payload.get("canaries")).items()}
-    return plain({"at": taken[-1].timestamp, "canaries": canaries, "signals": dict(mapping(payload.get("signals")))})
+    signals = dict(mapping(payload.get("signals")))
+    return {"at": moment(taken[-1].timestamp), "canaries": canaries, "signals": signals}
 
 
 def latencies(drawn: Sequence[Span], canaries: Sequence[CanarySample]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.subplots import make_subplots
 
-from comporta.reports.page import COLOURS, plot, plot_when_seen
+from comporta.reports.page import COLOURS, plot_when_seen
 from comporta.rollout.report_samples import CanarySample, HealthSample, Stretch, by_name, stretches, thinned
 from comporta.rollout.report_story import Span
 
@@ -76,7 +76,10 @@ def _following(spans: Sequence[Span]) -> dict[int, datetime]:
 
 
 def timelines(
-    spans: Sequence[Span], transitions: Sequence[Mapping[str, Any]], acts: Sequence[Mapping[str, Any]], names: Sequence[str]
+    spans: Sequence[Span],
+    transitions: Sequence[Mapping[str, Any]],
+    acts: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
 ) -> list[dict[str, Any]]:
     """One plot a bout of work: ``when`` it was, and the ``plot``. Marks are drawn in the bout that they are in or near to."""
     following = _following(spans)
@@ -146,7 +149,7 @@ def _timeline(
     figure.update_layout(barmode="overlay", legend_traceorder="normal", bargap=0.35)
     figure.update_yaxes(categoryorder="array", categoryarray=rows, autorange="reversed")
     _in_time(figure, window)
-    return plot_when_seen(figure, height=170 + 38 * len(rows))
+    return plot_when_seen(figure, height=150 + 38 * len(rows))
 
 
 def _seen_from(start: datetime, end: datetime, shortest_s: float) -> datetime:
@@ -204,7 +207,9 @@ def locks(rows: Sequence[Mapping[str, Any]]) -> Markup | str:
             marker={"symbol": "line-ns", "size": 18, "line": {"width": 2, "color": colour}},
         )
     figure.update_layout(legend_traceorder="normal")
-    drawn = [row[key] * 1000 for row in measured for key in ("longest_wait_caused_s", "longest_exclusive_s") if row[key]]
+    drawn = [
+        row[key] * 1000 for row in measured for key in ("longest_wait_caused_s", "longest_exclusive_s") if row[key]
+    ]
     limits_ms = [row[key] for row in measured for key in ("wait_budget_ms", "exclusive_budget_ms") if row[key]]
     figure.update_xaxes(title=_titled("milliseconds"), **_logarithmic([*drawn, *limits_ms], above=0.05))
     figure.update_yaxes(categoryorder="array", categoryarray=labels, autorange="reversed")

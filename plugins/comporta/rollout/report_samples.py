@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar
+from itertools import pairwise
+from typing import Any, Literal, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class Dated(Protocol):
+    """Whatever was taken at a moment."""
+
+    @property
+    def at(self) -> datetime: ...
+
+
+T = TypeVar("T", bound=Dated)
 
 NO_DATA = "no data"
 _GAP = 3.0
@@ -50,7 +59,9 @@ class Stretch:
 def stretches(samples: Iterable[HealthSample]) -> list[Stretch]:
     """Samples of all breakers as stretches, each from its first sample to the first of the next one."""
     return [
-        each for breaker, its in by_name(samples, lambda sample: sample.breaker).items() for each in _of_one(breaker, its)
+        each
+        for breaker, its in by_name(samples, lambda sample: sample.breaker).items()
+        for each in _of_one(breaker, its)
     ]
 
 
@@ -73,16 +84,16 @@ def _of_one(breaker: str, samples: Sequence[HealthSample]) -> list[Stretch]:
 
 def usual_interval(moments: Sequence[datetime]) -> timedelta:
     """The median time between two samples in a row; one second where there is but one."""
-    steps = sorted(later - earlier for earlier, later in zip(moments, moments[1:], strict=False))
+    steps = sorted(later - earlier for earlier, later in pairwise(moments))
     return steps[len(steps) // 2] if steps else timedelta(seconds=1)
 
 
-def by_name(samples: Iterable[T], name: Any) -> dict[str, list[T]]:
+def by_name(samples: Iterable[T], name: Callable[[T], str]) -> dict[str, list[T]]:
     """Samples by the name that a function gives them, names in the order of the alphabet, each in order of time."""
     found: dict[str, list[T]] = {}
     for sample in samples:
         found.setdefault(name(sample), []).append(sample)
-    return {key: sorted(found[key], key=lambda each: each.at) for key in sorted(found)}  # type: ignore[attr-defined]
+    return {key: sorted(found[key], key=lambda each: each.at) for key in sorted(found)}
 
 
 def nearest_rank(values: Sequence[float], share: float) -> float | None:
@@ -104,7 +115,7 @@ def latency(samples: Iterable[CanarySample], start: datetime, end: datetime) -> 
     }
 
 
-def thinned(points: Sequence[T], most: int, weight: Any) -> list[T]:
+def thinned(points: Sequence[T], most: int, weight: Callable[[T], float]) -> list[T]:
     """At most ``most`` points in the same order: of each run of neighbours the heaviest stays, so that no peak is lost."""
     if len(points) <= most:
         return list(points)

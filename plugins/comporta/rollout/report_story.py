@@ -18,7 +18,7 @@ OUTSIDE = "outside"
 
 @dataclass
 class Span:
-    """One run of one step. ``ended`` is None where it never said so: ``broken off`` when a later event shows that, else ``open``."""
+    """One run of one step. ``ended`` is None where it never said so: ``broken off`` when a later event shows that."""
 
     change: str
     step: Step
