@@ -145,10 +145,19 @@ class History:
         self.watch(name)
 
     def back(
-        self, name: str, *, root: str | None = None, why: str = "cleared", because: str = "cleared in Airflow",
-        by: str | None = "dba", note: str | None = None, seconds: float = 3.0, restored: bool | None = True, differences: Sequence[str] = (),
+        self,
+        name: str,
+        *,
+        root: str | None = None,
+        why: str = "cleared",
+        because: str = "cleared in Airflow",
+        by: str | None = "dba",
+        note: str | None = None,
+        seconds: float = 3.0,
+        restored: bool | None = True,
+        differences: Sequence[str] = (),
         actor: str = "airflow:po",
-    ) -> None:  # fmt: skip
+    ) -> None:
         root = root or name
         self.rollout("rollback_started", name, actor, why=why, because=because, root=root, cleared_by=by, note=note,
                      fingerprint=fingerprint("c"))  # fmt: skip

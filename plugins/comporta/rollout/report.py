@@ -63,6 +63,8 @@ def write_rollout_report(
     reasons = list(_reasons(story, asked, told))
     verdict = "stop" if reasons else "pass"
     drawn = facts.spans(story, told.since)
+    health = [sample for sample in health if sample.at >= told.since]
+    canaries = [sample for sample in canaries if sample.at >= told.since]
     acts, transitions, locks = facts.acts(told), facts.transitions(told), facts.locks(drawn, budgets)
     data: dict[str, Any] = {
         "name": release_name,

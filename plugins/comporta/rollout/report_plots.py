@@ -238,7 +238,9 @@ def latencies(spans: Sequence[Span], canaries: Sequence[CanarySample]) -> list[d
         figure = go.Figure()
         for number, (name, samples) in enumerate(by_name(canaries, lambda each: each.canary).items()):
             here = [sample for sample in samples if start <= sample.at <= end]
-            answered = thinned([sample for sample in here if sample.ms is not None], _MOST_POINTS, lambda each: each.ms)
+            answered = thinned(
+                [sample for sample in here if sample.ms is not None], _MOST_POINTS, lambda each: each.ms or 0.0
+            )
             colour = _LINES[number % len(_LINES)]
             figure.add_scattergl(
                 mode="markers",
@@ -329,15 +331,21 @@ def _add_stretches(figure: go.Figure, verdict: str, colour: str, bars: Sequence[
     )
 
 
-def values(health: Sequence[HealthSample]) -> Markup | str:
-    """The value of each breaker's signal over time under its limit: one small plot a breaker; a gap is where there was none."""
-    sampled = {
-        name: samples
-        for name, samples in by_name(health, lambda each: each.breaker).items()
-        if any(sample.value is not None for sample in samples)
-    }
-    if not sampled:
-        return ""
+def values(health: Sequence[HealthSample]) -> list[dict[str, Any]]:
+    """The value of each breaker's signal over time under its limit, one plot a bout; a gap is where there was none."""
+    measured = [sample for sample in health if sample.value is not None]
+    found = []
+    for start, end in bouts(
+        (each.started, each.ended) for each in stretches(measured) if each.verdict != "not sampled"
+    ):
+        here = [sample for sample in health if start <= sample.at <= end]
+        names = {sample.breaker for sample in here if sample.value is not None}
+        sampled = {name: its for name, its in by_name(here, lambda each: each.breaker).items() if name in names}
+        found.append({"when": _when((start, end)), "plot": _small_multiples(sampled, (start, end))})
+    return found
+
+
+def _small_multiples(sampled: Mapping[str, Sequence[HealthSample]], window: Ends) -> Markup:
     figure = make_subplots(
         rows=len(sampled),
         shared_xaxes=True,
@@ -357,7 +365,7 @@ def values(health: Sequence[HealthSample]) -> Markup | str:
             )  # fmt: skip
     figure.update_yaxes(rangemode="tozero", nticks=4)
     figure.update_annotations(font={"size": 12})
-    _in_time(figure, (min(each.at for each in health), max(each.at for each in health)))
+    _in_time(figure, window)
     return plot_when_seen(figure, height=90 + 120 * len(sampled))
 
 
