@@ -13,7 +13,12 @@ from __future__ import annotations
 
 
 class ComportaError(Exception):
-    """Something is wrong that a person can put right: ``message`` says what, ``remedy`` says how."""
+    """Something is wrong that a person can put right: ``message`` says what, ``remedy`` says how.
+
+    ``transient`` is True when the same may succeed a moment later, without anybody's doing.
+    """
+
+    transient: bool = False
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
@@ -31,6 +36,8 @@ class ConfigurationError(ComportaError):
 class UnreachableServer(ComportaError):
     """A server does not answer or refuses the sign-in: host, port and reason are named, never the password."""
 
+    transient = True
+
 
 class UnsafeTarget(ComportaError):
     """Going on could touch a database that must not be touched; nothing was changed."""
@@ -41,4 +48,22 @@ class ScriptError(ComportaError):
 
 
 class StatementFailed(ComportaError):
-    """A statement of a script failed: file, line, statement and error are named, and what remains to run."""
+    """A statement of a script failed: file, line, statement and error are named, and what remains to run.
+
+    ``statement`` is its 1-based number in the script, ``sqlstate`` None where the server said nothing (it is gone).
+    ``transient`` is True when the same script may succeed a moment later: a lock that was not had, a lost connection.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        sqlstate: str | None = None,
+        statement: int | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.sqlstate = sqlstate
+        self.statement = statement
+        self.transient = transient

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from comporta.errors import ConfigurationError, UnreachableServer, UnsafeTarget
@@ -13,19 +15,32 @@ from comporta.errors import ConfigurationError, UnreachableServer, UnsafeTarget
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def connect(dsn: str, *, name: str, lock_timeout_ms: int = 0, statement_timeout_ms: int = 0) -> Connection:
+def connect(
+    dsn: str, *, name: str, lock_timeout_ms: int = 0, statement_timeout_ms: int = 0, client_check_ms: int = 500
+) -> Connection:
     """Open an autocommit connection with application_name ``name``; 0 means no time-out.
 
+    When this process is gone, its statement ends on the server within ``client_check_ms``, where the server can see that
+    (PostgreSQL 14 and later, on Linux, macOS and the BSDs); 0 lets it run to its end.
     Raises UnreachableServer naming host, port, database and reason, never the password.
     """
     options = f"-c lock_timeout={lock_timeout_ms} -c statement_timeout={statement_timeout_ms}"
     try:
-        return psycopg.connect(with_options(dsn, options), application_name=name, autocommit=True, connect_timeout=10)
+        conn = psycopg.connect(with_options(dsn, options), application_name=name, autocommit=True, connect_timeout=10)
+        _end_with_client(conn, client_check_ms)
+        return conn
     except psycopg.OperationalError as error:
         raise UnreachableServer(
             f"cannot connect to {describe(dsn)}: {_reason(error)}",
             remedy="Check that the server runs, the address, the user and the password.",
         ) from None
+
+
+def _end_with_client(conn: Connection, check_ms: int) -> None:
+    if conn.info.server_version < 140_000 or not check_ms:
+        return
+    with suppress(psycopg.errors.InvalidParameterValue):  # the server's operating system cannot tell
+        conn.execute(sql.SQL("set client_connection_check_interval = {}").format(check_ms))
 
 
 def with_options(dsn: str, options: str) -> str:

@@ -66,6 +66,22 @@ class Statement:
         return bool(test and test(self.node))
 
     @property
+    def concurrent(self) -> bool:
+        """True for CREATE, DROP and REINDEX .. CONCURRENTLY and DETACH PARTITION .. CONCURRENTLY.
+
+        They wait for every transaction that might still look, hold up no reader or writer meanwhile, and leave an invalid
+        index or a partition half detached when a time-out cuts them short.
+        """
+        if self.kind == "ReindexStmt":
+            return any(option.defname == "concurrently" for option in self.node.params or ())
+        return self.kind in ("IndexStmt", "DropStmt", "AlterTableStmt") and self.needs_autocommit
+
+    @property
+    def refreshes_concurrently(self) -> bool:
+        """True for REFRESH MATERIALIZED VIEW CONCURRENTLY: long, but cut short it leaves nothing."""
+        return self.kind == "RefreshMatViewStmt" and bool(self.node.concurrent)
+
+    @property
     def transaction_control(self) -> str | None:
         """``begin``, ``commit`` or ``rollback`` for a transaction statement, else None."""
         if self.kind != "TransactionStmt":
@@ -96,11 +112,7 @@ class Script:
     @classmethod
     def read(cls, path: Path) -> Script:
         """Parse a file. ScriptError names file, line and what is wrong; nothing has run then."""
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ScriptError(f"{path}: cannot be read ({error.strerror})", remedy="Check the path.") from error
-        return cls.parse(content, path)
+        return cls.parse(read_content(path), path)
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> Script:
@@ -121,6 +133,14 @@ class Script:
         if not statements:
             raise ScriptError(f"{path}: holds no statement", remedy="A script must contain at least one SQL statement.")
         return cls(path=path, sha256=hashlib.sha256(content).hexdigest(), statements=statements)
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of a script; ScriptError when they cannot be had."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ScriptError(f"{path}: cannot be read ({error.strerror})", remedy="Check the path.") from error
 
 
 def _statement(number: int, text: str, part: slice) -> Statement:

@@ -1,1 +1,1 @@
-"""The rollout of a release in production, its rollbacks, and the report of both."""
+"""Rollout in production: apply one change at a time under breakers, and bring any of them back."""
