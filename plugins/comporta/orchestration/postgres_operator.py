@@ -94,7 +94,10 @@ class PostgresOperator(SQLExecuteQueryOperator):
         try:
             return self.run(context)
         except Exception as error:
-            if worth_another_try(error) is False:
+            worth = worth_another_try(error)
+            if worth is not None:
+                self.log.error("%s", error)  # in words; Airflow logs the traceback
+            if worth is False:
                 raise AirflowFailException(str(error)) from error
             raise
 
