@@ -200,13 +200,20 @@ def main() -> None:
 def _mount_rooms() -> None:
     from comporta.drills.commands import drill
     from comporta.gates.commands import app as gates
+    from comporta.health.commands import app as health
     from comporta.ledger.commands import app as events
     from comporta.notices.commands import app as mail
+    from comporta.rollout import commands as production
     from comporta.validation.commands import proofs
 
     app.command("proofs")(proofs)
+    app.command("rollout")(production.rollout)
+    app.command("rollback")(production.rollback)
+    app.command("resume")(production.resume)
+    app.command("standing")(production.standing)
     app.command("drill")(drill)
     app.add_typer(gates, name="gates")
+    app.add_typer(health, name="health")
     app.add_typer(events, name="events", help="Read and verify the ledger.")
     app.add_typer(mail, name="mail", help="Mail about gates: what was sent, what waits, what failed.")
 

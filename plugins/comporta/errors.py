@@ -13,7 +13,12 @@ from __future__ import annotations
 
 
 class ComportaError(Exception):
-    """Something is wrong that a person can put right: ``message`` says what, ``remedy`` says how."""
+    """Something is wrong that a person can put right: ``message`` says what, ``remedy`` says how.
+
+    ``transient`` is True when the same may succeed a moment later, without anybody's doing.
+    """
+
+    transient: bool = False
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
@@ -30,6 +35,8 @@ class ConfigurationError(ComportaError):
 
 class UnreachableServer(ComportaError):
     """A server does not answer or refuses the sign-in: host, port and reason are named, never the password."""
+
+    transient = True
 
 
 class UnsafeTarget(ComportaError):

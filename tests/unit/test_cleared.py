@@ -131,6 +131,16 @@ def test_the_clear_of_a_whole_run_names_no_task(path: str, answer: Any, expected
 
 
 @pytest.mark.parametrize(
+    ("asked", "expected"),
+    [({"only_failed": True}, (Act("rollout", "r1", None, False, None),)), ({"only_new": True}, ()),
+     ({"only_failed": False, "only_new": False}, (Act("rollout", "r1", (), True, None),))],
+    ids=["the failed ones", "none, new ones come in", "all"],
+)  # fmt: skip
+def test_the_clear_of_a_run_may_be_one_of_some_tasks(asked: dict[str, Any], expected: tuple[Act, ...]) -> None:
+    assert acts_of("POST", {"dry_run": False, **asked}, {"dag_id": "rollout", "dag_run_id": "r1"}) == expected
+
+
+@pytest.mark.parametrize(
     ("path", "asked", "answer", "expected"),
     [
         (f"{RUN}/taskInstances/OPT1.verify", {"new_state": "success", "note": "n"}, TWO, (BOTH, False, "n", "success")),

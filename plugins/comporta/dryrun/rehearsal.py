@@ -258,7 +258,13 @@ class Rehearsal:
                 ],
             },
         )
-        payload = {"script": script.sha256, "seconds": measured.seconds, "lost_writes": len(lost)}
+        payload = {
+            "script": script.sha256,
+            "seconds": measured.seconds,
+            "lost_writes": len(lost),
+            "disk_growth_peak_bytes": measured.disk_growth_peak_bytes,
+            "database_bytes": measured.before.database_bytes,
+        }
         if measured.ok:
             self._record(done, name, payload)
             return

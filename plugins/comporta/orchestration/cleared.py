@@ -15,10 +15,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from comporta.ledger import Event, Ledger
+from typing import Any
 
 PATIENCE_S = 2.0
 NOBODY_KNOWN = "unknown"
@@ -32,11 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Act:
-    """What somebody did to one run: cleared ``tasks`` (``state`` None), or marked them; of a whole run they are not named."""
+    """What somebody did to one run: cleared ``tasks`` (``state`` None), or marked them; of a whole run they are not named.
+
+    ``tasks`` is None where Airflow did not say which: the failed ones of a run.
+    """
 
     dag_id: str
     run_id: str
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] | None
     whole_run: bool
     note: str | None
     state: str | None = None
@@ -120,25 +120,22 @@ def acts_of(method: str, asked: Mapping[str, Any], done: Mapping[str, Any]) -> t
         state = asked.get("new_state") or asked.get("state")
         if not state:
             return ()  # a note only
-    elif str(asked.get("dry_run", True)).lower() not in _NO:
+    elif _yes(asked.get("dry_run", True)):
         return ()
-    runs: dict[tuple[str, str], list[str] | None] = {}
+    runs: dict[tuple[str, str], list[str]] = {}
     for task in done.get("task_instances", ()):
         tasks = runs.setdefault((task["dag_id"], task["dag_run_id"]), [])
-        if tasks is not None and task["task_id"] not in tasks:
+        if task["task_id"] not in tasks:
             tasks.append(task["task_id"])
-    for run in done.get("dag_runs", [done] if "dag_run_id" in done else ()):
-        runs[run["dag_id"], run["dag_run_id"]] = None
-    return tuple(
-        Act(dag_id, run_id, tuple(tasks or ()), tasks is None, asked.get("note"), state)
-        for (dag_id, run_id), tasks in runs.items()
-    )
+    found = [Act(*run, tuple(tasks), False, asked.get("note"), state) for run, tasks in runs.items()]
+    for run in () if _yes(asked.get("only_new")) else done.get("dag_runs", [done] if "dag_run_id" in done else ()):
+        whole = not _yes(asked.get("only_failed"))
+        found.append(Act(run["dag_id"], run["dag_run_id"], () if whole else None, whole, asked.get("note"), state))
+    return tuple(found)
 
 
-def latest_clear(ledger: Ledger, dag_id: str, run_id: str, task_id: str) -> Event | None:
-    """The last time that somebody cleared this task or its whole run: the event's actor is the login."""
-    events = ledger.latest(100, stream=_stream(dag_id, run_id), event_type="task_cleared")
-    return next((e for e in reversed(events) if e.payload["whole_run"] or task_id in e.payload["tasks"]), None)
+def _yes(value: Any) -> bool:
+    return value is not None and str(value).lower() not in _NO
 
 
 def _concerns(scope: Any) -> bool:
@@ -175,7 +172,7 @@ def _record(login: str, acts: Sequence[Act]) -> None:
                 actor=login,
                 workflow="airflow",
                 payload={
-                    "tasks": list(act.tasks),
+                    "tasks": list(_set_back(act) if act.tasks is None else act.tasks),
                     "note": act.note,
                     "run_id": act.run_id,
                     "whole_run": act.whole_run,
@@ -183,3 +180,18 @@ def _record(login: str, acts: Sequence[Act]) -> None:
                 },
             )
             ledger.append(_stream(act.dag_id, act.run_id), [event])
+
+
+def _set_back(act: Act) -> list[str]:
+    """The tasks of a run that stand as a clear leaves them."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import or_, select
+
+    asked = select(TaskInstance.task_id).where(
+        TaskInstance.dag_id == act.dag_id,
+        TaskInstance.run_id == act.run_id,
+        or_(TaskInstance.state.is_(None), TaskInstance.state.in_(["scheduled", "queued"])),
+    )
+    with create_session() as session:
+        return sorted(set(session.scalars(asked)))

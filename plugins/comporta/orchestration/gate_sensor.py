@@ -98,7 +98,8 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
     A Go passes. A No-Go, and silence until the deadline, skip this task and everything behind it whatever its trigger rule, but
     for the tasks named in ``spare``; nothing asks again until somebody clears this task. ``consume=False`` leaves the decision
     to be used by another DAG. With ``opened_by`` nothing is asked here: the task waits for the decision of a gate that a run of
-    that DAG opened.
+    that DAG opened. With ``accepts_of`` a Go in force that a run of that DAG was given is used, and only where there is none, the
+    question is put.
     """
 
     template_fields = ()
@@ -111,6 +112,7 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
         gate: str,
         consume: bool = True,
         opened_by: str | None = None,
+        accepts_of: str | None = None,
         spare: tuple[str, ...] = (),
         **kwargs: Any,
     ) -> None:
@@ -120,6 +122,7 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
         self.gate = gate
         self.consume = consume
         self.opened_by = opened_by
+        self.accepts_of = accepts_of
         self.spare = tuple(spare)
 
     @property
@@ -139,6 +142,10 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
         with self._desk(context) as desk:
             if self.opened_by is not None:
                 return self._look_elsewhere(context, desk)
+            if self.accepts_of is not None and (
+                given := self._use(context, desk, _newest(desk, self.gate, self.accepts_of))
+            ):
+                return self._answered(context, given)
             evidence = _collect(desk, self.gate, self.kind, desk.asker.as_json)
             gate = desk.book.open(desk.asker.key, self._request(context, desk, evidence), actor=_actor(context))
             log.info("Gate %s asks: %s", gate.gate, gate.question)
@@ -278,19 +285,22 @@ class GoNoGoSensor(HITLOperator, BaseSensorOperator):
                 "Answer again when the server answers.",
             )
 
+    def _use(self, context: Any, desk: Desk, gate: Gate | None) -> Outcome | None:
+        """The Go of a gate that somebody else put, used by this task; None where it says no Go, or one that another has used."""
+        if gate is None or gate.state != "go" or gate.consumed_by not in (None, desk.asker.key):
+            return None
+        evidence = _collect(desk, self.gate, self.kind, gate.asked_by)
+        desk.book.renew(gate.gate, evidence.items, evidence.blockers, actor=_actor(context))
+        outcome = desk.book.consume(gate.gate, desk.asker.key, evidence_digest=evidence.digest)
+        return outcome if outcome.word == "go" else None
+
     def _look_elsewhere(self, context: Any, desk: Desk) -> Any:
         """The newest gate of that name that a run of the other DAG opened: a Go in force passes, a No-Go since this run began
         stops."""
-        states = ("open", "go", "no_go", "expired")
-        found = desk.book.list(name=self.gate, asker_prefix=f"{self.opened_by}/", states=states, limit=1)
-        gate = found[0] if found else None
-        if gate is not None and gate.state == "go" and gate.consumed_by in (None, desk.asker.key):
-            evidence = _collect(desk, self.gate, self.kind, gate.asked_by)
-            gate = desk.book.renew(gate.gate, evidence.items, evidence.blockers, actor=_actor(context))
-            outcome = desk.book.consume(gate.gate, desk.asker.key, evidence_digest=evidence.digest)
-            if outcome.word == "go":
-                return self._answered(context, outcome)
-            gate = outcome.gate
+        gate = _newest(desk, self.gate, str(self.opened_by))
+        if used := self._use(context, desk, gate):
+            return self._answered(context, used)
+        gate = desk.book.get(gate.gate) if gate is not None else None
         if gate is not None and gate.state == "no_go" and _decided_at(gate) >= _started(context):
             return self._answered(context, Outcome("no_go", gate))
         log.info('Waits for a Go of gate "%s" from a run of %s', self.gate, self.opened_by)
@@ -371,6 +381,12 @@ def _tell(desk: Desk, text: str) -> None:
     """Where the person who answered looks next: the log of the task, and the note of the run."""
     log.warning("%s", text)
     add_note(desk.asker.dag_id, desk.asker.run_id, text, log=log)
+
+
+def _newest(desk: Desk, name: str, opened_by: str) -> Gate | None:
+    states = ("open", "go", "no_go", "expired")
+    found = desk.book.list(name=name, asker_prefix=f"{opened_by}/", states=states, limit=1)
+    return found[0] if found else None
 
 
 def _collect(desk: Desk, gate: str, kind: Kind, asked_by: Mapping[str, Any]) -> Evidence:

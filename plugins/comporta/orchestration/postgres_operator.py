@@ -17,7 +17,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import BaseHook, RetryPolicy
 from airflow.sdk.exceptions import AirflowFailException
 
-from comporta.orchestration.retrying import RetryTransient, worth_another_try
+from comporta.orchestration.retrying import RetryTransient
 from comporta.settings import project_root
 
 if TYPE_CHECKING:
@@ -91,13 +91,15 @@ class PostgresOperator(SQLExecuteQueryOperator):
 
     def execute(self, context: Any) -> Any:
         """Do what ``run`` does; an error that would come again is Airflow's that is not retried."""
+        from comporta.postgres.execution import may_pass
+
         try:
             return self.run(context)
         except Exception as error:
-            worth = worth_another_try(error)
-            if worth is not None:
+            passes = may_pass(error)
+            if passes is not None:
                 self.log.error("%s", error)  # in words; Airflow logs the traceback
-            if worth is False:
+            if passes is False:
                 raise AirflowFailException(str(error)) from error
             raise
 

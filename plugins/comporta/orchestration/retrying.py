@@ -21,35 +21,15 @@ class RetryTransient(RetryPolicy):
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
         """What Airflow asks in the process of the task that failed."""
-        worth = worth_another_try(exception)
+        from comporta.postgres.execution import may_pass  # the parser is loaded in the task only
+
+        worth = may_pass(exception)
         if worth is None:
             return RetryDecision.default()
         said = " ".join(str(getattr(exception, "message", exception)).split())
         if not worth:
             return RetryDecision.fail(said)
         return RetryDecision.retry(_pause(try_number, max_tries, (context or {}).get("task")), said)
-
-
-def worth_another_try(exception: BaseException) -> bool | None:
-    """True when the same task may succeed a moment later, None when the exception is not one of ours or of PostgreSQL's."""
-    # Not at the top: the driver and the parser are loaded in the task only.
-    import psycopg
-
-    from comporta.errors import ComportaError, StatementFailed, UnreachableServer
-    from comporta.postgres.execution import is_transient
-    from comporta.postgres.stopping import Stopped
-
-    match exception:
-        case Stopped() | UnreachableServer():
-            return True
-        case StatementFailed():
-            return exception.transient
-        case psycopg.Error():
-            return is_transient(exception)
-        case ComportaError():
-            return False
-        case _:
-            return None
 
 
 def _pause(try_number: int, max_tries: int, task: Any) -> timedelta:

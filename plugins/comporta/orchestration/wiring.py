@@ -15,15 +15,20 @@ SHADOW_POOL = "shadow"
 
 @dataclass(frozen=True)
 class ChangeOutline:
-    """Name and title of a change, for task ids and tooltips."""
+    """Name, title and stem of a change, for task ids, tooltips and the names of its scripts."""
 
     name: str
     title: str
+    stem: str
+
+    def script(self, step: str) -> str:
+        """The file of apply, verify or rollback, as the project's folders have it."""
+        return f"sql/{step}/{'ROLLBACK_' if step == 'rollback' else ''}{self.stem}.sql"
 
 
 def change_outlines() -> tuple[ChangeOutline, ...]:
     """The changes of ``config/release.yaml`` in their order; the full, checked release is loaded inside the tasks."""
-    return tuple(ChangeOutline(name, entry["title"]) for name, entry in _release()["changes"].items())
+    return tuple(ChangeOutline(name, entry["title"], entry["stem"]) for name, entry in _release()["changes"].items())
 
 
 def scenario_names() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from pglast import enums
 
-from comporta.errors import StatementFailed
+from comporta.errors import ComportaError, StatementFailed
 from comporta.postgres.connection import Connection
 from comporta.postgres.script import Script, Statement
 
@@ -156,6 +156,13 @@ def is_transient(error: psycopg.Error) -> bool:
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)  # the server went away without a word
     return error.sqlstate in _TRANSIENT or error.sqlstate.startswith(_CONNECTION_EXCEPTION)
+
+
+def may_pass(error: BaseException) -> bool | None:
+    """Whether the same work may succeed a moment later; None for an error that is neither ours nor PostgreSQL's."""
+    if isinstance(error, ComportaError):
+        return error.transient
+    return is_transient(error) if isinstance(error, psycopg.Error) else None
 
 
 def _leave_transaction(conn: Connection) -> None:

@@ -19,6 +19,8 @@ _AGAIN_AFTER_S = 0.2
 class Stopped(ComportaError):
     """Somebody asked for the work to end: the statement that ran was cancelled, what ran before it stays."""
 
+    transient = True
+
     def __init__(self, said: str) -> None:
         super().__init__(
             f"stopped because it was asked to: {said}",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from comporta.errors import ConfigurationError
 from comporta.files import Strict, read_file
 from comporta.postgres.script import Script
+from comporta.release.health import HealthPlan
 
 Milliseconds = Annotated[int, Field(gt=0)]
 
@@ -63,6 +64,12 @@ class ProofPlan(Strict):
         return {name: getattr(self, name) for name in ("reads_per_s", "writes_per_s", "obstacle_s", "longest_wait_ms")}
 
 
+class RolloutPlan(Strict):
+    """How long a change stands under the breakers in production before the next one is applied."""
+
+    soak_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+
+
 class _ChangeEntry(Strict):
     stem: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
     title: str
@@ -83,6 +90,13 @@ class _ReleaseFile(Strict):
     budget: Budget = Budget()
     dry_run: DryRunPlan = DryRunPlan()
     proof: ProofPlan = ProofPlan()
+    rollout: RolloutPlan = RolloutPlan()
+    health: HealthPlan = HealthPlan()
+
+    @model_validator(mode="after")
+    def _canaries_are_known(self) -> Self:
+        self.health.canary_queries(self.dry_run.queries)
+        return self
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,9 @@ class Release:
     support: tuple[Script, ...]
     dry_run: DryRunPlan
     proof: ProofPlan
+    rollout: RolloutPlan
     due: date | None = None
+    health: HealthPlan = field(default_factory=HealthPlan)
 
     def change(self, name: str) -> Change:
         """The change called ``name``; ConfigurationError lists the known names."""
@@ -129,6 +145,11 @@ class Release:
                 return change
         known = ", ".join(change.name for change in self.changes)
         raise ConfigurationError(f"no change {name!r} in release {self.name}: it has {known}")
+
+    @property
+    def canaries(self) -> dict[str, str]:
+        """The queries by which the health of the target is told, by name."""
+        return self.health.canary_queries(self.dry_run.queries)
 
     def dependants(self, name: str) -> tuple[Change, ...]:
         """Everything that requires ``name``, directly or not, in the order in which it must be rolled back."""
@@ -162,7 +183,9 @@ def load_release(path: Path, sql: Path) -> Release:
         support=tuple(Script.read(file) for file in sorted((sql / "support").glob("*.sql"))),
         dry_run=entry.dry_run,
         proof=entry.proof,
+        rollout=entry.rollout,
         due=entry.due,
+        health=entry.health,
     )
 
 

@@ -95,6 +95,7 @@ class Proof:
 
     ``scripts`` has the sha256 of every script that ran, by change and role, and of the support scripts by file name.
     ``target``, ``before``, ``applied`` and ``after`` are digests of fingerprints (sequence positions left out);
+    ``schema_after`` is that of ``after`` without the server's roles, as one compares it with another server's;
     ``checksums_before`` and ``checksums_after`` are {table: [rows, digest]} of the rows that no late write touched.
     """
 
@@ -121,6 +122,7 @@ class Proof:
     felt: Felt = field(default_factory=Felt)
     shadow: str = ""
     rows: int = 0
+    schema_after: str = ""
 
     @property
     def key(self) -> str:

@@ -225,6 +225,7 @@ class Validation:
             before=before.digest,
             applied=trial.applied.digest if trial.applied else "",
             after=after.digest,
+            schema_after=after.fingerprint.digest_without(*fingerprint.NOT_OF_THE_SCHEMA),
             checksums_before=evidence.before,
             checksums_after=evidence.after,
             started=started,
@@ -369,7 +370,8 @@ class Validation:
 def ledger_payload(proof: Proof) -> dict[str, Any]:
     """What the ledger keeps of a proof: everything that says what was proved, on what, and under which trouble."""
     whole = proof.to_dict()
-    kept = ("scripts", "target", "before", "applied", "after", "checksums_before", "checksums_after", "shadow", "rows")
+    digests = ("scripts", "target", "before", "applied", "after", "schema_after", "checksums_before", "checksums_after")
+    kept = (*digests, "shadow", "rows")
     return {
         **{name: whole[name] for name in kept},
         "reasons": list(proof.reasons[:20]),

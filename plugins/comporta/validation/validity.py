@@ -97,7 +97,7 @@ def validity_now(settings: Settings) -> list[ProofStatus]:
     """``validity`` by the ledger, the release and the target that ``settings`` name. The target is only read."""
     release = load_release(settings.release_path, settings.home / "sql")
     with Ledger(settings.require("control")) as ledger:
-        events = list(_events(ledger))
+        events = list(recorded_proofs(ledger))
     target, unreachable = None, ""
     try:
         with connect(settings.require("target"), name="comporta/fingerprint") as conn:
@@ -223,7 +223,7 @@ def _drifted(then: Fingerprint | None, digest: str, now: Fingerprint) -> str:
     return f"the target drifted: {shown}" + (f"; and {more} more" if more > 0 else "")
 
 
-def _events(ledger: Ledger) -> Iterator[Event]:
+def recorded_proofs(ledger: Ledger) -> Iterator[Event]:
     """Every event that says something about a proof."""
     for event_type in (EventType.VALIDATION_STARTED, EventType.PROOF_RECORDED, EventType.VALIDATION_FINISHED):
         yield from ledger.every(event_type=event_type)

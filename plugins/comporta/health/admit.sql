@@ -1,0 +1,1 @@
+select comporta.breaker_admit(%s, %s, %s, %s, %s, %s)

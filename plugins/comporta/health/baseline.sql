@@ -1,0 +1,1 @@
+select comporta.health_baseline(%s, %s, %s)

@@ -1,0 +1,1 @@
+select comporta.breaker_hold(%s, %s, %s, %s)

@@ -1,0 +1,1 @@
+select array(select breaker from comporta.breaker where release = %s and target = %s and state <> 'closed' order by breaker)

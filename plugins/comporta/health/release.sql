@@ -1,0 +1,1 @@
+select comporta.breaker_release(%s, %s, %s, %s)

@@ -1,0 +1,1 @@
+select comporta.health_report(%s, %s, %s, %s, %s)

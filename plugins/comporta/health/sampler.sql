@@ -1,0 +1,1 @@
+select comporta.health_sampler(%s, %s, %s, %s)

@@ -1,0 +1,1 @@
+select comporta.health_sampler_ends(%s, %s, %s)

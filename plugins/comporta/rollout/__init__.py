@@ -1,0 +1,1 @@
+"""Rollout in production: apply one change at a time under breakers, and bring any of them back."""
