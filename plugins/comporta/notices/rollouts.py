@@ -87,7 +87,7 @@ def about_rollout(notice: Notice, event: Event, before: Sequence[Event], pages: 
     ]
     links = [("Report", pages.report(str(payload.get("report") or ""))), ("Run", pages.run(run))]
     return Content(
-        subject=f"[Comporta] {subject}",
+        subject=" ".join(f"[Comporta] {subject}".split()),
         lead=lead,
         facts=(*facts, *common),
         lists=tuple((title, tuple(items)) for title, items in lists if items),
