@@ -236,8 +236,8 @@ VALUES: st.SearchStrategy[Any] = st.one_of(
 )  # fmt: skip
 KEYS = (
     "run", "target", "verdict", "findings", "reasons", "step", "error", "sqlstate", "statement", "transient", "attempt", "of",
-    "why", "because", "root", "cleared_by", "note", "seconds", "restored", "differences", "proof", "fingerprint", "found", "explains",
-    "changes", "report", "digest", "reason", "window", "last", "limit", "by",
+    "why", "because", "root", "cleared_by", "note", "seconds", "restored", "differences", "proof", "fingerprint", "found",
+    "explains", "changes", "report", "digest", "reason", "window", "last", "limit", "by",
 )  # fmt: skip
 TOLD = st.tuples(
     st.sampled_from([*sorted(TOLD_OF), EventType.ROLLBACK_STARTED, EventType.BREAKER_CLOSED]),
