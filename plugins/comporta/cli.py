@@ -200,6 +200,7 @@ def main() -> None:
 def _mount_rooms() -> None:
     from comporta.drills.commands import drill
     from comporta.gates.commands import app as gates
+    from comporta.health.commands import app as health
     from comporta.ledger.commands import app as events
     from comporta.notices.commands import app as mail
     from comporta.rollout import commands as production
@@ -212,6 +213,7 @@ def _mount_rooms() -> None:
     app.command("standing")(production.standing)
     app.command("drill")(drill)
     app.add_typer(gates, name="gates")
+    app.add_typer(health, name="health")
     app.add_typer(events, name="events", help="Read and verify the ledger.")
     app.add_typer(mail, name="mail", help="Mail about gates: what was sent, what waits, what failed.")
 

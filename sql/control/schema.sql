@@ -282,7 +282,7 @@ comment on function comporta.record(text, integer, jsonb) is
 revoke all on function comporta.record(text, integer, jsonb), comporta.leaf(comporta.event),
     comporta.block_hash(bigint, bigint, bigint, bytea, bytea) from public;
 
--- Streams that begin with "gate/" are written by the functions that guard them: a vote is checked before it is recorded.
+-- Streams that begin with "gate/" or "health/" are written by the functions that guard them: what they hold was checked before.
 create function comporta.append(stream text, expected_version integer, events jsonb) returns bigint[]
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -295,10 +295,16 @@ begin
             using errcode = 'LG005',
                   hint = 'Open, vote, revoke, renew and consume through the functions of the gates; they check first, then record.';
     end if;
+    if starts_with(stream, 'health/') then
+        raise exception 'stream "%" belongs to breakers and is not written by comporta.append', stream
+            using errcode = 'LG005',
+                  hint = 'Report, admit, hold and release through the functions of the breakers; they check first, then record.';
+    end if;
     return comporta.record(stream, expected_version, events);
 end
 $$;
-comment on function comporta.append(text, integer, jsonb) is 'Appends events to a stream as one block of the chain; the streams of gates are refused.';
+comment on function comporta.append(text, integer, jsonb) is
+    'Appends events to a stream as one block of the chain; the streams of gates and breakers are refused.';
 
 revoke all on function comporta.append(text, integer, jsonb) from public;
 grant usage on schema comporta to comporta_app;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ class Ground:
     settings: Settings
     said: list[str] = field(default_factory=list)
     runs: int = 0
+    proved_on: fingerprint.Fingerprint | None = None
 
     @property
     def home(self) -> Path:
@@ -102,11 +104,21 @@ class Ground:
             yield opened
 
     def prove(self, changes: Sequence[str] | None = None) -> None:
-        """Put on record what STAGE 2 and STAGE 3 would of the scripts and the target of now."""
+        """Put on record what STAGE 2 and STAGE 3 would of the scripts of now, on the target as it was at the first call."""
         release = self.release
-        with connect(self.target_dsn, name="test") as conn:
-            target = fingerprint.take(conn).digest_without(*fingerprint.NOT_OF_THE_SCHEMA)
+        self.proved_on = self.proved_on or self.look()
+        target = self.proved_on.digest_without(*fingerprint.NOT_OF_THE_SCHEMA)
+        self.settings.archives_path.mkdir(exist_ok=True)
+        (self.settings.archives_path / "proved_on.json").write_text(json.dumps(self.proved_on.as_json()))
         events = [
+            NewEvent(
+                event_type=EventType.VALIDATION_STARTED,
+                feature=release.name,
+                actor="test",
+                payload={"fingerprint": target, "facts": "proved_on.json"},
+            )
+        ]
+        events += [
             NewEvent(
                 event_type=EventType.CHANGE_APPLIED,
                 feature=release.name,

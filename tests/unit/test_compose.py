@@ -16,7 +16,7 @@ from comporta.local.cluster import BASE_SETTINGS, CATALOGUE_SETTINGS, REQUIRED_E
 from comporta.local.environment import WebPorts
 from comporta.local.layout import Layout
 from comporta.local.start import DEFAULT_WEB_PORT, FIRST_SERVER_PORT, Clusters
-from comporta.local.supervisor import ANCHORER, COMPONENTS, commands
+from comporta.local.supervisor import ANCHORER, COMPONENTS, HEALTH_MONITOR, commands
 
 SECRETS = {
     "COMPORTA_CONTROL_PASSWORD": "c",
@@ -113,7 +113,7 @@ def test_the_default_services_are_those_of_make_run(services: dict[str, Any]) ->
                 and isinstance(service["command"], str)}  # fmt: skip
     assert commands == set(COMPONENTS)
     servers = set(Clusters.__dataclass_fields__) - {"root", "further"}
-    assert started == servers | {"mail", "airflow-init", ANCHORER} | {
+    assert started == servers | {"mail", "airflow-init", ANCHORER, HEALTH_MONITOR} | {
         f"airflow-{name.replace('api-server', 'apiserver')}" for name in COMPONENTS
     }
 
@@ -128,6 +128,16 @@ def test_the_anchorer_runs_as_under_make_run_and_alone_has_the_private_key(servi
     anchors = Path(anchorer["environment"]["COMPORTA_ANCHORS"]).parent
     writers = [name for name, s in services.items() if any(v.endswith(f":{anchors}") for v in s.get("volumes", ()))]
     assert writers == [ANCHORER]
+
+
+def test_the_health_monitor_runs_as_under_make_run_and_sees_the_disk_of_the_target(services: dict[str, Any]) -> None:
+    """It may read what others keep from it, and do nothing else that its user could."""
+    monitor = services[HEALTH_MONITOR]
+    program, *words = commands(Path("bin"))[HEALTH_MONITOR]
+    assert monitor["command"] == [Path(program).name, *words]
+    (files,) = services["target"]["volumes"]
+    assert f"{files}:ro" in monitor["volumes"]
+    assert (monitor["cap_drop"], monitor["cap_add"]) == (["ALL"], ["DAC_READ_SEARCH"])
 
 
 def test_every_variable_of_make_run_is_set_in_the_containers(

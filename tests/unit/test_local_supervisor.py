@@ -110,5 +110,10 @@ def test_a_record_that_was_cut_short_is_no_record(tmp_path: Path, text: str) -> 
 def test_anchorer_and_mail_catcher_are_supervised_beside_the_airflow_processes() -> None:
     """The first signs the ledger's head: without it, the end of the chain has no witness."""
     found = supervisor.commands(Path("/venv/bin"))
-    assert tuple(found) == supervisor.SUPERVISED == (*supervisor.COMPONENTS, "ledger-anchor", "mail-catcher")
+    assert (
+        tuple(found)
+        == supervisor.SUPERVISED
+        == (*supervisor.COMPONENTS, "ledger-anchor", "mail-catcher", "health-monitor")
+    )
+    assert found["health-monitor"] == ["/venv/bin/comporta", "health", "watch"]
     assert found["ledger-anchor"] == ["/venv/bin/comporta", "events", "anchor", "--follow"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from comporta.health.baseline import Baseline, CanaryBaseline
 from comporta.health.book import BreakerBook, Reported, StoredSample
-from comporta.health.errors import HealthError, NotHeld
-from comporta.health.monitor import Monitor, Say, monitoring
+from comporta.health.errors import HealthError, NotHeld, UnknownBreaker
+from comporta.health.monitor import Monitor, Say, monitoring, watch
 from comporta.health.status import BreakerStatus, Health, Hold
-from comporta.health.target import measure_baseline
+from comporta.health.target import identify_target, measure_baseline
 from comporta.release.health import EVERYTHING
 from comporta.release.model import Release
 from comporta.settings import Settings
@@ -29,11 +29,14 @@ __all__ = [
     "NotHeld",
     "Reported",
     "StoredSample",
+    "UnknownBreaker",
+    "ensure_baseline",
     "hold",
     "look",
     "monitoring",
     "release_hold",
     "take_baseline",
+    "watch",
 ]
 
 
@@ -51,8 +54,23 @@ def take_baseline(settings: Settings, release: Release, *, actor: str, say: Say 
     return taken
 
 
+def ensure_baseline(settings: Settings, release: Release, *, actor: str, say: Say = lambda _: None) -> Baseline | None:
+    """Take a baseline when the target has none yet; None when it has one."""
+    target = identify_target(settings.require("target"), release.health)
+    with BreakerBook(settings.require("control")) as book:
+        if book.baseline(release.name, target) is not None:
+            return None
+    return take_baseline(settings, release, actor=actor, say=say)
+
+
 def hold(source: Settings | str, release: Release, *, actor: str, reason: str, breaker: str = EVERYTHING) -> None:
-    """A person holds a breaker open, or all of them, until a person releases it; HealthError without a reason."""
+    """A person holds a breaker open, or all of them, until a person releases it.
+
+    UnknownBreaker lists those there are; HealthError when there is no reason.
+    """
+    names = (EVERYTHING, *release.health.signals.names)
+    if breaker not in names:
+        raise UnknownBreaker(breaker, names)
     with BreakerBook(_control(source)) as book:
         book.hold(release.name, breaker, actor=actor, reason=reason)
 

@@ -7,31 +7,32 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import TracebackType
+from typing import Self
 
 import psycopg
 
 from comporta.errors import ComportaError
-from comporta.health.baseline import Baseline
 from comporta.health.book import BreakerBook, Reported
-from comporta.health.target import identify_target, measure_baseline, take_samples
-from comporta.release.model import Release
+from comporta.health.target import identify_target, take_samples
+from comporta.release.model import Release, load_release
 from comporta.settings import Settings
 
 Say = Callable[[str], None]
 
 
 def holder_name() -> str:
-    """A name for this process, or this part of it, that no other has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    """A name for one that looks, which no other has: leases and events name it."""
+    return f"health:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class Monitor:
-    """Looks at a target again and again, while it holds the lease to; otherwise it waits for that lease.
+    """Looks at a target again and again, while it holds the lease to; otherwise it waits for that lease. One thread at a time.
 
-    A target that is sick or absent is no data, and a control database that is away is told of and tried again: ``step`` raises for
-    neither. ``first_baseline``: the name under which to take a baseline when a target has none at all.
+    A target that is sick or absent is no data, and a control database that is away is told of and tried again: ``step`` raises
+    for neither. What is said twice in a row is said once.
     """
 
     def __init__(
@@ -42,46 +43,46 @@ class Monitor:
         *,
         say: Say = lambda _: None,
         holder: str | None = None,
-        first_baseline: str | None = None,
     ) -> None:
         self._control_dsn = control_dsn
         self._target_dsn = target_dsn
         self._release = release
         self._say_to = say
         self._said = ""
-        self._first_baseline = first_baseline
         self.holder = holder or holder_name()
         self._book: BreakerBook | None = None
         self._target: str | None = None
         self._sampling = False
 
-    def run(self, ending: threading.Event) -> None:
-        """Look every ``every_s`` seconds until ``ending`` is set; then let another process look at once."""
-        try:
-            while not ending.is_set():
-                self.step()
-                ending.wait(self._release.health.every_s)
-        finally:
-            self.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, ending: threading.Event, changed: Callable[[], bool] = lambda: False) -> None:
+        """Look every ``every_s`` seconds until ``ending`` is set or ``changed()``."""
+        while not ending.is_set() and not changed():
+            self.step()
+            ending.wait(self._release.health.every_s)
 
     def step(self) -> Reported | None:
         """One look, reported; None when another process samples, or nothing could be reported."""
         try:
             return self._step()
         except (psycopg.Error, ComportaError) as error:
-            self._say(
-                f"not sampled: {error.message if isinstance(error, ComportaError) else ' '.join(str(error).split())}"
-            )
+            self._say(f"not sampled: {_words(error)}")
             self._forget_book()
             return None
 
     def close(self) -> None:
-        """End sampling and close the connection."""
-        try:
+        """Let another process sample at once."""
+        # Without the control database the lease ends by itself.
+        with suppress(psycopg.Error, ComportaError):
             if self._book is not None and self._target is not None:
                 self._book.stop_sampling(self._release.name, self._target, self.holder)
-        except (psycopg.Error, ComportaError):
-            pass  # the lease ends by itself
         self._forget_book()
 
     def _step(self) -> Reported | None:
@@ -90,22 +91,14 @@ class Monitor:
             self._book = BreakerBook(self._control_dsn)
         book = self._book
         target = self._known_target(book)
-        if target is None:
+        if target is None or not self._may_sample(book, target):
             return None
-        if not book.become_sampler(name, target, self.holder, plan):
-            if self._sampling:
-                self._say("another process samples now")
-            self._sampling = False
-            return None
-        if not self._sampling:
-            self._say(f"sampling {target} for {name} every {plan.every_s:g} s")
-            self._sampling = True
-        baseline = book.baseline(name, target) or self._begin(book)
+        baseline = book.baseline(name, target)
         admitted = {
             breaker for breaker in book.not_closed(name, target) if book.admit(name, target, breaker, self.holder, plan)
         }
         samples = [
-            replace(sample, probe=True) if sample.breaker in admitted else sample
+            replace(sample, probe=sample.breaker in admitted)
             for sample in take_samples(self._target_dsn, target, self._release, baseline)
         ]
         reported = book.report(name, target, self.holder, samples, plan)
@@ -113,25 +106,23 @@ class Monitor:
             self._say(f"breaker {change.breaker} is {change.state}: {change.reason}")
         return reported
 
+    def _may_sample(self, book: BreakerBook, target: str) -> bool:
+        before, plan = self._sampling, self._release.health
+        self._sampling = book.become_sampler(self._release.name, target, self.holder, plan)
+        if self._sampling != before:
+            how = f"sampling {target} every {plan.every_s:g} s" if self._sampling else "another process samples now"
+            self._say(f"{self._release.name}: {how}")
+        return self._sampling
+
     def _known_target(self, book: BreakerBook) -> str | None:
         """Asked once; a target that was there before and is away now has its name from then."""
         if self._target is None:
             try:
                 self._target = identify_target(self._target_dsn, self._release.health)
             except (psycopg.Error, ComportaError) as error:
-                self._say(str(error))
+                self._say(_words(error))
                 return book.target(self._release.name)
         return self._target
-
-    def _begin(self, book: BreakerBook) -> Baseline | None:
-        if self._first_baseline is None:
-            return None
-        try:
-            taken = measure_baseline(self._target_dsn, self._release, self._say)
-        except (psycopg.Error, ComportaError):
-            return None  # the samples of this look say why
-        book.record_baseline(self._release.name, taken, actor=self._first_baseline)
-        return taken
 
     def _forget_book(self) -> None:
         if self._book is not None:
@@ -149,14 +140,49 @@ class Monitor:
 def monitoring(settings: Settings, release: Release, say: Say = lambda _: None) -> Iterator[Monitor]:
     """See to it that samples are taken while the body runs: in a thread, whenever no other process does.
 
-    Never raises for a sick target.
+    Never raises for a sick target. At the end it waits for a look that is under way as long as one query may take, no longer.
     """
-    monitor = Monitor(settings.require("control"), settings.require("target"), release, say=say)
     ending = threading.Event()
-    thread = threading.Thread(target=monitor.run, args=(ending,), name="health monitor", daemon=True)
+    monitor = Monitor(settings.require("control"), settings.require("target"), release, say=say)
+
+    def look_on() -> None:
+        with monitor:
+            monitor.run(ending)
+
+    thread = threading.Thread(target=look_on, name="health monitor", daemon=True)
     thread.start()
     try:
         yield monitor
     finally:
         ending.set()
-        thread.join(timeout=release.health.stale_s)
+        thread.join(timeout=1.0 + release.health.timeout_ms / 1000)
+
+
+def watch(settings: Settings, ending: threading.Event, say: Say) -> None:
+    """Sample the release of the settings until ``ending`` is set. Its file is read again when it changes, unless it is refused."""
+    release = _release(settings)
+    while not ending.is_set():
+        read = _version(settings)
+        with Monitor(settings.require("control"), settings.require("target"), release, say=say) as monitor:
+            monitor.run(ending, lambda: _version(settings) != read)  # noqa: B023 - it is over before the next turn
+        if not ending.is_set():
+            try:
+                release = _release(settings)
+                say(f"{settings.release} was read again")
+            except ComportaError as error:
+                say(f"{error.message}; the release as it was before is watched on")
+
+
+def _release(settings: Settings) -> Release:
+    return load_release(settings.release_path, settings.home / "sql")
+
+
+def _version(settings: Settings) -> int | None:
+    try:
+        return settings.release_path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _words(error: psycopg.Error | ComportaError) -> str:
+    return error.message if isinstance(error, ComportaError) else " ".join(str(error).split())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from comporta.release.health import (
     ConnectionsPlan,
     DeadTuplesPlan,
     DiskPlan,
+    ErrorsPlan,
     HealthPlan,
     LatencyPlan,
     LockWaitsPlan,
@@ -54,7 +57,11 @@ def read_signals(scope: Scope) -> list[Sample]:
         if name in ("errors", "latency") or scope.plan.signals[name].not_watched is not None:
             continue
         try:
-            found.append(_READ.get(name, _sql)(scope, name))
+            with scope.conn.transaction():
+                scope.conn.execute(
+                    "set transaction read only"
+                )  # the session's default is not enough: a query can change it
+                found.append(_READ.get(name, _sql)(scope, name))
         except psycopg.Error as error:
             if scope.conn.closed:
                 raise
@@ -62,54 +69,37 @@ def read_signals(scope: Scope) -> list[Sample]:
     return found
 
 
-def judge_canaries(
-    plan: HealthPlan, runs: Sequence[Run], baseline: Baseline | None, without: str = "no canary is named in the release"
-) -> list[Sample]:
-    """The samples of errors and latency. ``without``: why there is no run."""
+def judge_canaries(plan: HealthPlan, runs: Sequence[Run], baseline: Baseline | None, without: str) -> list[Sample]:
+    """The samples of errors and latency; ``without`` says why there is no run when there is none."""
     found = []
-    then = baseline.signals if baseline else {}
-    failed = {run.name: run.error for run in runs if run.error is not None}
     if plan.signals.errors.not_watched is None:
-        if not runs:
-            found.append(no_data("errors", without))
-        else:
-            said = f"share of failing canaries ({'; '.join(f'{name}: {error}' for name, error in failed.items()) or 'none'})"
-            found.append(
-                judged(
-                    "errors",
-                    plan.signals.errors,
-                    error_share(runs),
-                    then.get("errors"),
-                    said,
-                    detail={"failed": failed},
-                )
-            )
+        found.append(_errors(plan.signals.errors, runs, baseline) if runs else no_data("errors", without))
     if plan.signals.latency.not_watched is None:
         timed = [run for run in runs if run.timed]
-        found.append(
-            _latency(plan.signals.latency, timed, baseline)
-            if timed
-            else no_data("latency", without if not runs else "no canary was answered")
-        )
+        why = "no canary was answered" if runs else without
+        found.append(_latency(plan.signals.latency, timed, baseline) if timed else no_data("latency", why))
     return found
+
+
+def _errors(limit: ErrorsPlan, runs: Sequence[Run], baseline: Baseline | None) -> Sample:
+    failed = {run.name: run.error for run in runs if run.error is not None}
+    then = baseline.signals.get("errors") if baseline else None
+    told = f" ({'; '.join(f'{name}: {error}' for name, error in failed.items())})" if failed else ""
+    return judged(
+        "errors", limit, error_share(runs), then, f"share of failing canaries{told}", detail={"failed": failed}
+    )
 
 
 def _latency(limit: LatencyPlan, timed: Sequence[Run], baseline: Baseline | None) -> Sample:
     bounds = {run.name: limit.bound(baseline.p95_ms(run.name) if baseline else None) for run in timed}
     detail = {"ms": {run.name: round(run.ms, 3) for run in timed}}
-    slow = sum(
-        run.timed_out or (bound is not None and run.ms > bound)
-        for run in timed
-        if (bound := bounds[run.name]) is not None or run.timed_out
-    )
-    if (
-        limit.times is not None
-        and baseline is not None
-        and (unknown := [name for name, bound in bounds.items() if bound is None])
-    ):
-        return no_data("latency", f"the baseline has no {', '.join(unknown)}: take another", detail=detail)
+    unknown = [name for name, bound in bounds.items() if bound is None]
+    if baseline is not None and unknown:
+        return no_data("latency", f"the baseline has no time of {', '.join(unknown)}: take another", detail=detail)
+    slow = [run for run in timed if run.timed_out or run.ms > (bounds[run.name] or math.inf)]
     then = baseline.signals.get("latency") if baseline else None
-    return judged("latency", limit, p95(timed), then, "p95 of canaries, ms:", runs=len(timed), slow=slow, detail=detail)
+    more: dict[str, Any] = {"runs": len(timed), "slow": len(slow), "detail": detail}
+    return judged("latency", limit, p95(timed), then, "p95 of canaries, ms:", **more)
 
 
 def _lock_waits(scope: Scope, name: str) -> Sample:
@@ -125,36 +115,35 @@ def _replication_lag(scope: Scope, name: str) -> Sample:
     rows = scope.conn.execute(load(__package__, "replication_lag.sql").encode()).fetchall()
     if any(hidden for *_, hidden in rows):
         return no_data(name, "the sign-in may not see replication: grant it pg_monitor")
-    behind = {
-        who: (None if lag is None else int(lag), None if seconds is None else float(seconds))
-        for who, lag, seconds, _ in rows
-        if who
-    }
-    detail = {"behind": {who: {"bytes": lag, "seconds": seconds} for who, (lag, seconds) in behind.items()}}
-    missing = [who for who in limit.expected if who not in behind]
-    late = [
-        f"{who} is {_behind(lag, seconds)} behind"
-        for who, (lag, seconds) in behind.items()
-        if (lag or 0) > limit.bytes_at_most or (seconds or 0.0) > limit.seconds_at_most
-    ]
-    known = [lag for lag, _ in behind.values() if lag is not None]
-    value = float(max(known)) if known else 0.0
+    behind = [_Behind(who, lag, seconds) for who, lag, seconds, _ in rows if who is not None]
+    missing = [who for who in limit.expected if who not in {each.who for each in behind}]
+    late = [each for each in behind if each.more_than(limit)]
+    detail = {"behind": [vars(each) for each in behind]}
+    value = max((each.bytes for each in behind if each.bytes is not None), default=0.0)
     more: dict[str, Any] = {"value": value, "bound": float(limit.bytes_at_most), "detail": detail}
     if missing or late:
-        told = [*(f"{who} is not there" for who in missing), *late]
+        told = [*(f"{who} is not there" for who in missing), *map(str, late)]
         return Sample(breaker=name, verdict="bad", why="; ".join(told), **more)
-    if unknown := [who for who, (lag, _) in behind.items() if lag is None]:
+    if unknown := [each.who for each in behind if each.bytes is None]:
         return no_data(name, f"not known how far behind: {', '.join(unknown)}", detail=detail)
-    if not behind:
-        return Sample(
-            breaker=name, verdict="ok", why="not applicable: no standby and no slot, and none is expected", **more
-        )
-    said = ", ".join(f"{who} {_behind(lag, seconds)}" for who, (lag, seconds) in behind.items())
-    return Sample(breaker=name, verdict="ok", why=f"behind: {said}", **more)
+    told = list(map(str, behind)) or ["not applicable: there is no standby and no slot, and none is expected"]
+    return Sample(breaker=name, verdict="ok", why="; ".join(told), **more)
 
 
-def _behind(lag: int | None, seconds: float | None) -> str:
-    return f"{(lag or 0) / 2**20:.1f} MiB" + ("" if seconds is None else f", {seconds:.1f} s")
+@dataclass(frozen=True)
+class _Behind:
+    """A standby or a slot, and how far it is behind; ``bytes`` is None when the server does not say."""
+
+    who: str
+    bytes: float | None
+    seconds: float | None
+
+    def more_than(self, limit: ReplicationPlan) -> bool:
+        return (self.bytes or 0.0) > limit.bytes_at_most or (self.seconds or 0.0) > limit.seconds_at_most
+
+    def __str__(self) -> str:
+        seconds = "" if self.seconds is None else f", {self.seconds:.1f} s"
+        return f"{self.who} is {(self.bytes or 0.0) / 2**20:.1f} MiB{seconds} behind"
 
 
 def _disk(scope: Scope, name: str) -> Sample:
@@ -204,15 +193,28 @@ def _dead_tuples(scope: Scope, name: str) -> Sample:
     limit: DeadTuplesPlan = scope.plan.signals.dead_tuples
     if not scope.tables:
         return no_data(name, "the release names no table (tables:)")
-    values = {"tables": list(scope.tables), "min_rows": limit.min_rows}
+    stored = _stored_in(scope.conn, scope.tables)
+    values = {"tables": list(stored), "min_rows": limit.min_rows}
     rows = scope.conn.execute(load(__package__, "dead_tuples.sql").encode(), values).fetchall()
-    if missing := [table for table, dead, _ in rows if dead is None]:
-        return no_data(name, f"no such table, or nothing is counted of it: {', '.join(missing)}")
-    shares = {table: float(share) for table, _, share in rows}
+    rows = [(stored[name], share) for name, share in rows]
+    if missing := [table for table, share in rows if share is None]:
+        why = "there is no such table, or its rows were not counted since the statistics were reset (ANALYZE does)"
+        return no_data(name, f"{', '.join(missing)}: {why}")
+    shares = {table: float(share) for table, share in rows}
     worst = max(shares, key=lambda table: shares[table])
     return judged(
         name, limit, shares[worst], scope.value_then(name), f"share of dead rows in {worst}:", detail={"shares": shares}
     )
+
+
+def _stored_in(conn: Connection, tables: Sequence[str]) -> dict[str, str]:
+    """The relations that hold the rows of ``tables`` now, each with the table's own name: a change may have put a view there."""
+    noted = conn.execute("select to_regprocedure('comporta.stored_in(text)') is not null").fetchone()
+    if noted != (True,):
+        return {name: name for name in tables}
+    query = "select comporta.stored_in(n)::text, n from unnest(%s::text[]) n where to_regclass(n) is not null"
+    found: dict[str, str] = dict(conn.execute(query, ([*tables],)).fetchall())
+    return found | {name: name for name in tables if name not in found.values()}
 
 
 def _connections(scope: Scope, name: str) -> Sample:
@@ -232,8 +234,6 @@ def _sql(scope: Scope, name: str) -> Sample:
 
 def _is_number(cell: object) -> bool:
     """Decimal is no Real to Python; a truth value is no number to us."""
-    from decimal import Decimal
-
     return isinstance(cell, Real | Decimal) and not isinstance(cell, bool)
 
 

@@ -61,7 +61,13 @@ def take_samples(dsn: str, target: str, release: Release, baseline: Baseline | N
         why = error.message if isinstance(error, ComportaError) else " ".join(str(error).split())
         seen = {sample.breaker for sample in samples}
         return samples + [each for each in all_without_data(plan, why) if each.breaker not in seen]
-    return samples + judge_canaries(plan, runs, baseline)
+    return samples + judge_canaries(plan, runs, baseline, _why_no_run(release))
+
+
+def _why_no_run(release: Release) -> str:
+    return (
+        "there was no time left for a canary" if release.canaries else "the release names no canary (health.canaries)"
+    )
 
 
 def all_without_data(plan: HealthPlan, why: str) -> list[Sample]:

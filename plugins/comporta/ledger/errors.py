@@ -51,7 +51,7 @@ class UnknownEventType(LedgerError):
 
 
 class GuardedStream(LedgerError):
-    """The stream belongs to a gate; the functions of the gates check what is asked and write it."""
+    """The stream belongs to a gate or to breakers; their functions check what is asked and write it."""
 
 
 class LedgerBusy(LedgerError):

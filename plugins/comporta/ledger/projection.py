@@ -56,6 +56,20 @@ PROJECTIONS: tuple[Projection, ...] = (
         ("gate",),
         ("gate", "name", "feature", "state", "asker", "deadline", "consumed_by"),
     ),
+    Projection(
+        "breakers",
+        "breaker",
+        "breaker_as_of",
+        ("release", "target", "breaker"),
+        ("release", "target", "breaker", "state", "since", "reason"),
+    ),
+    Projection(
+        "holds",
+        "breaker_hold",
+        "breaker_hold_as_of",
+        ("release", "breaker", "held_by"),
+        ("release", "breaker", "held_by", "reason", "held_at"),
+    ),
 )
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from comporta.demo.load import CatalogueDiffers, CatalogueUnfinished
 from comporta.errors import ComportaError
 from comporta.gates.policy import load_policy
+from comporta.health import ensure_baseline
 from comporta.ledger.anchor import Places, make_key, set_aside
 from comporta.local import environment, ports, supervisor
 from comporta.local.account import Account
@@ -31,7 +32,8 @@ from comporta.local.layout import Layout, server_root
 from comporta.local.mail_catcher import port_of
 from comporta.local.web import Airflow, TaskState
 from comporta.orchestration.wiring import SHADOW_POOL
-from comporta.settings import FURTHER_SHADOWS
+from comporta.release.model import load_release
+from comporta.settings import FURTHER_SHADOWS, Settings
 
 DRY_RUN_DAG = "stage2_dry_run"
 PROOFS_DAG = "stage3_rollback_validation"
@@ -168,6 +170,7 @@ class Starter:
                 airflow = self._start_airflow(values)
             finally:
                 self._await(loading)
+        self._take_baseline(clusters)
         self._sign_in(airflow)
         self._make_ready(airflow, clusters)
         report = self._dry_run(airflow, again=again)
@@ -306,6 +309,21 @@ class Starter:
         if not places.key.exists():
             set_aside(places)
             make_key(places)
+
+    def _take_baseline(self, clusters: Clusters) -> None:
+        """What is normal for the target, before anything is done to it; a rollout takes another."""
+        project = self.layout.project
+        settings = Settings(
+            home=project,
+            control_dsn=clusters.control.dsn(CONTROL_DATABASE),
+            target_dsn=clusters.target.dsn(CATALOGUE_DATABASE),
+        )
+        with self._step("health baseline"):
+            try:
+                release = load_release(settings.release_path, project / "sql")
+                ensure_baseline(settings, release, actor="make run", say=self.console.print)
+            except ComportaError as error:
+                self.console.print(f"[yellow]no baseline:[/] {error.message}")
 
     def _sign_in(self, airflow: Airflow) -> None:
         airflow.sign_in(WEB_USER, json.loads(self.layout.passwords.read_text())[WEB_USER])

@@ -26,7 +26,8 @@ from comporta.local.processes import Process, boot_id, send, session_members, te
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 ANCHORER = "ledger-anchor"
 CATCHER = "mail-catcher"
-SUPERVISED = (*COMPONENTS, ANCHORER, CATCHER)
+HEALTH_MONITOR = "health-monitor"
+SUPERVISED = (*COMPONENTS, ANCHORER, CATCHER, HEALTH_MONITOR)
 PATIENCE_S = 20.0
 """The triggerer needs more than 6 s to hand its triggers over."""
 
@@ -244,4 +245,5 @@ def commands(programs: Path) -> dict[str, list[str]]:
         **airflow,
         ANCHORER: [str(programs / "comporta"), "events", "anchor", "--follow"],
         CATCHER: [str(programs / "python"), "-m", "comporta.local.mail_catcher"],
+        HEALTH_MONITOR: [str(programs / "comporta"), "health", "watch"],
     }

@@ -14,12 +14,13 @@ from typing import Any
 from comporta.errors import ComportaError, ConfigurationError
 from comporta.gates import EvidenceItem
 from comporta.gates.policy import GatesFile
+from comporta.health import Health, look
 from comporta.ledger import Event, EventType, Ledger
 from comporta.notices.outbox import LastMail, Outbox
 from comporta.release.model import Release, load_release
 from comporta.reports.page import digest_of
 from comporta.settings import Settings
-from comporta.sync.model import Answer, Blocker, Finding, Item
+from comporta.sync.model import Answer, Blocker, Finding, Item, ItemState
 from comporta.validation.validity import ProofStatus, validity_now
 
 DRILLS_HOLD = timedelta(days=7)
@@ -163,6 +164,31 @@ def dependencies_closed(
     if told:
         return Finding("blocker", "; ".join(told), evidence)
     return Finding("ok", f"{len(scripts)} changes in order, no run unfinished, no blocker carried over", evidence)
+
+
+def health_ok(health: Health) -> Finding:
+    """Every breaker of the release is closed, nobody holds one open, and what each of them watches was seen to be good.
+
+    Names only: the numbers change with every sample, and a breaker that is probed comes and goes between open and half-open.
+    """
+    held = [str(each) for each in health.holds]
+    opened = [each.name for each in health.breakers if each.state == "bad" and each.position != "closed"]
+    unseen = [each.name for each in health.breakers if each.state == "no data"]
+    evidence = EvidenceItem(
+        "health",
+        "Health of the target",
+        digest_of({"target": health.target, "state": health.state, "held": held, "open": opened, "no data": unseen}),
+        detail=f"{len(health.breakers)} breakers, {health.state}",
+    )
+    if health.ok:
+        return Finding("ok", f"{len(health.breakers)} breakers are closed", evidence)
+    told = [
+        *held,
+        *([f"open: {', '.join(opened)}"] if opened else []),
+        *([f"no data: {', '.join(unseen)}"] if unseen else []),
+    ]
+    state: ItemState = "blocker" if health.state == "bad" else "no_data"
+    return Finding(state, f"{'; '.join(told)} (comporta health status)", evidence)
 
 
 def timeline_holds(due: date | None, took: Mapping[str, timedelta | None], now: datetime) -> Finding:
@@ -311,6 +337,10 @@ def _dependencies(facts: Facts) -> Finding:
     return dependencies_closed(scripts, refused, facts.unfinished(), carried)
 
 
+def _health(facts: Facts) -> Finding:
+    return health_ok(look(facts.settings, facts.release))
+
+
 def _timeline(facts: Facts) -> Finding:
     took: dict[str, timedelta | None] = {stage: facts.took(stage) for stage in _STAGES}
     took["sync"] = timedelta(minutes=facts.file.readiness.sla_min)
@@ -324,6 +354,7 @@ CHECKS: Mapping[str, Callable[[Facts], Finding]] = {
     "drills_passed": _drills,
     "everyone_reachable": _reachable,
     "dependencies_closed": _dependencies,
+    "health_ok": _health,
     "timeline_holds": _timeline,
 }
 
