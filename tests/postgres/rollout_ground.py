@@ -189,4 +189,6 @@ def make_ground(folder: Path, *, target: str, control: str, tiny: bool, **health
             (folder / "sql/rollback" / f"ROLLBACK_{name}.sql").write_text(rollback)
     (folder / "config/release.yaml").write_text(yaml.safe_dump(release, sort_keys=False))
     (folder / "config/gates.yaml").write_text(yaml.safe_dump(dict(GATES), sort_keys=False))
+    with psycopg.connect(target, autocommit=True) as conn:
+        conn.execute("analyze")  # a copy of a database has no statistics, and so no data on dead rows
     return Ground(Settings(home=folder, target_dsn=target, control_dsn=control, archives=folder / "archives"))
