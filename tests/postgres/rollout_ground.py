@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,9 @@ GATES: Mapping[str, Any] = {
     "readiness": {"owners": ["PO"], "sla_min": 120},
     "daily_sync": {"gates": ["rollout"]},
 }
-QUICK: Mapping[str, Any] = {"every_s": 0.1, "window_s": 2.0, "min_samples": 3, "stale_s": 5.0}
+QUICK: Mapping[str, Any] = {
+    "every_s": 0.2, "window_s": 5.0, "min_samples": 3, "stale_s": 5.0, "baseline_runs": 5,
+}
 TINY: Mapping[str, tuple[str, str, str]] = {
     "A": (
         "alter table catalogue.layers add column if not exists colour text;\n"
@@ -48,7 +51,7 @@ TINY: Mapping[str, tuple[str, str, str]] = {
         "drop index if exists catalogue.layers_colour;\nalter table catalogue.layers drop column if exists colour;",
     ),
     "B": (
-        "create or replace view catalogue.coloured as select id, colour from catalogue.layers;",
+        "create or replace view catalogue.coloured as select code, colour from catalogue.layers;",
         "do $$ begin perform from catalogue.coloured limit 1; end $$;",
         "drop view if exists catalogue.coloured;",
     ),
@@ -68,6 +71,7 @@ class Ground:
     settings: Settings
     said: list[str] = field(default_factory=list)
     runs: int = 0
+    proved_on: fingerprint.Fingerprint | None = None
 
     @property
     def home(self) -> Path:
@@ -100,11 +104,21 @@ class Ground:
             yield opened
 
     def prove(self, changes: Sequence[str] | None = None) -> None:
-        """Put on record what STAGE 2 and STAGE 3 would of the scripts and the target of now."""
+        """Put on record what STAGE 2 and STAGE 3 would of the scripts of now, on the target as it was at the first call."""
         release = self.release
-        with connect(self.target_dsn, name="test") as conn:
-            target = fingerprint.take(conn).digest_without(*fingerprint.NOT_OF_THE_SCHEMA)
+        self.proved_on = self.proved_on or self.look()
+        target = self.proved_on.digest_without(*fingerprint.NOT_OF_THE_SCHEMA)
+        self.settings.archives_path.mkdir(exist_ok=True)
+        (self.settings.archives_path / "proved_on.json").write_text(json.dumps(self.proved_on.as_json()))
         events = [
+            NewEvent(
+                event_type=EventType.VALIDATION_STARTED,
+                feature=release.name,
+                actor="test",
+                payload={"fingerprint": target, "facts": "proved_on.json"},
+            )
+        ]
+        events += [
             NewEvent(
                 event_type=EventType.CHANGE_APPLIED,
                 feature=release.name,

@@ -12,6 +12,7 @@ import pytest
 from tests.postgres.rollout_ground import Ground, make_ground
 
 from comporta.gates import GateBook
+from comporta.health import hold
 from comporta.ledger import EventType
 from comporta.local.databases import prepare_control
 from comporta.postgres.stopping import StopSwitch
@@ -38,7 +39,7 @@ def schema(ground: Ground) -> str:
 
 
 def test_a_release_is_carried_through_and_every_change_is_armed(ground: Ground) -> None:
-    assert ground.roll_out()
+    assert ground.roll_out(), "\n".join(ground.said)
     assert set(ground.states().values()) == {State.IN_PLACE}
     assert [event.phase for event in ground.events(EventType.ROLLBACK_ARMED)] == ["A", "B", "C"]
 
@@ -115,7 +116,7 @@ def test_a_target_that_drifted_from_its_proof_is_refused_with_what_differs(groun
 def test_a_target_that_drifted_after_a_change_was_applied_is_refused_with_what_differs(ground: Ground) -> None:
     ground.roll_out("A")
     ground.sql("grant select on catalogue.layers to public")
-    assert "SELECT on table catalogue.layers to PUBLIC: expected absent" in refused(ground, "B")
+    assert "SELECT on table catalogue.layers to public: expected absent, found present" in refused(ground, "B")
     assert len(ground.events(EventType.ROLLOUT_DRIFTED)) == 1
 
 
@@ -150,6 +151,7 @@ def test_a_go_that_was_taken_back_before_it_was_used_is_none(ground: Ground) -> 
 
 def test_a_go_that_expired_is_refused(ground: Ground, at: Callable[[timedelta], None]) -> None:
     with ground.run() as rollout:
+        rollout.preflight()
         go = ground.go(rollout)
         rollout.apply("A", go)
         rollout.verify("A")
@@ -228,6 +230,7 @@ def test_a_lock_that_is_not_had_is_tried_again(ground: Ground) -> None:
     holder = psycopg.connect(ground.target_dsn)
     holder.execute("lock table catalogue.layers in access share mode")
     with ground.run() as rollout:
+        rollout.preflight()
         go = ground.go(rollout)
 
         def let_go(text: str) -> None:
@@ -313,3 +316,74 @@ def test_the_record_of_another_target_says_nothing_about_this_one(ground: Ground
     with ground.run() as rollout:
         rollout.__dict__["target"] = "7/elsewhere"
         assert rollout.board().standing == ()
+
+
+# -- health ----------------------------------------------------------------------------------------------------------
+
+
+def hold_health(ground: Ground) -> None:
+    hold(ground.settings, ground.release, actor="ana", reason="the disk smells")
+
+
+def test_nothing_is_applied_while_somebody_holds_the_breakers_open(ground: Ground) -> None:
+    with ground.run() as rollout:
+        rollout.preflight()
+        go = ground.go(rollout)
+        hold_health(ground)
+        with pytest.raises(RolloutRefused, match="held open by ana: the disk smells"):
+            rollout.apply("A", go)
+
+
+def test_a_preflight_of_a_target_that_is_unwell_stops(ground: Ground) -> None:
+    hold_health(ground)
+    with ground.run() as rollout, pytest.raises(RolloutRefused, match="health of the target: bad: .*the disk smells"):
+        rollout.preflight()
+
+
+def test_no_data_is_not_well(ground: Ground) -> None:
+    with ground.run() as rollout:
+        go = ground.go(rollout)
+        with pytest.raises(RolloutRefused, match="the health of the target is no data"):
+            rollout.apply("A", go)  # nobody took a baseline
+
+
+def test_a_breaker_that_opens_while_a_change_is_watched_rolls_it_back_and_stops_the_rest(ground: Ground) -> None:
+    config = ground.settings.release_path
+    config.write_text(config.read_text().replace("soak_s: 0.3", "soak_s: 600"))
+    before = schema(ground)
+    with ground.run() as rollout:
+        rollout.preflight()
+        go = ground.go(rollout)
+
+        def hear(text: str) -> None:
+            ground.said.append(text)
+            if text.startswith("A: watches"):
+                hold_health(ground)
+
+        rollout.say = hear
+        assert not rollout.carry(["A", "B"], go)
+    assert ground.states() == {"A": State.ROLLED_BACK, "B": State.ABSENT, "C": State.ABSENT}
+    (failed,) = ground.events(EventType.ROLLOUT_WATCH_FAILED)
+    assert "held open by ana" in failed.payload["reasons"][0]
+    assert schema(ground) == before
+
+
+def test_a_breaker_that_opens_while_a_script_runs_cancels_its_statement(ground: Ground) -> None:
+    script = ground.script("apply", "A")
+    script.write_text(script.read_text() + "\nselect pg_sleep(600);")
+    ground.prove()
+    before = schema(ground)
+    with ground.run() as rollout:
+        rollout.preflight()
+        go = ground.go(rollout)
+
+        def hear(text: str) -> None:
+            ground.said.append(text)
+            if "pg_sleep" in text and "3/3" in text:
+                hold_health(ground)
+
+        rollout.say = hear
+        assert not rollout.carry(["A"], go)
+    (failed,) = ground.events(EventType.ROLLOUT_APPLY_FAILED)
+    assert "was stopped in the middle" in failed.payload["error"]
+    assert (ground.states()["A"], schema(ground)) == (State.ROLLED_BACK, before)

@@ -193,8 +193,10 @@ def _dead_tuples(scope: Scope, name: str) -> Sample:
     limit: DeadTuplesPlan = scope.plan.signals.dead_tuples
     if not scope.tables:
         return no_data(name, "the release names no table (tables:)")
-    values = {"tables": list(scope.tables), "min_rows": limit.min_rows}
+    stored = _stored_in(scope.conn, scope.tables)
+    values = {"tables": list(stored), "min_rows": limit.min_rows}
     rows = scope.conn.execute(load(__package__, "dead_tuples.sql").encode(), values).fetchall()
+    rows = [(stored[name], share) for name, share in rows]
     if missing := [table for table, share in rows if share is None]:
         why = "there is no such table, or its rows were not counted since the statistics were reset (ANALYZE does)"
         return no_data(name, f"{', '.join(missing)}: {why}")
@@ -203,6 +205,16 @@ def _dead_tuples(scope: Scope, name: str) -> Sample:
     return judged(
         name, limit, shares[worst], scope.value_then(name), f"share of dead rows in {worst}", detail={"shares": shares}
     )
+
+
+def _stored_in(conn: Connection, tables: Sequence[str]) -> dict[str, str]:
+    """The relations that hold the rows of ``tables`` now, each with the table's own name: a change may have put a view there."""
+    noted = conn.execute("select to_regprocedure('comporta.stored_in(text)') is not null").fetchone()
+    if noted != (True,):
+        return {name: name for name in tables}
+    query = "select comporta.stored_in(n)::text, n from unnest(%s::text[]) n where to_regclass(n) is not null"
+    found: dict[str, str] = dict(conn.execute(query, ([*tables],)).fetchall())
+    return found | {name: name for name in tables if name not in found.values()}
 
 
 def _connections(scope: Scope, name: str) -> Sample:

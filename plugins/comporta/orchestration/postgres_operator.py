@@ -154,7 +154,7 @@ class PostgresOperator(SQLExecuteQueryOperator):
         from comporta.postgres.execution import run_script
 
         run_script(conn, script, self.on_progress, timeouts=self.timeouts)
-        self.log.info("%s: all %d statements have run", script.path, len(script.statements))
+        self.log.info("%s: its %d statement(s) have run", script.path, len(script.statements))
 
     def on_progress(self, progress: ScriptProgress) -> None:
         """Tell what the server says, or which statement is about to run; Stopped instead when the task was killed."""
@@ -173,7 +173,7 @@ class PostgresOperator(SQLExecuteQueryOperator):
             "About to run on database %s of %s (PostgreSQL %d.%d, system identifier %d, backend %d):\n%s",
             server.database, describe(conn.info.dsn), server.version_num // 10_000, server.version_num % 10_000,
             server.system_identifier, conn.info.backend_pid,
-            "\n".join(f"  {script.path}: {len(script.statements)} statements, sha256 {script.sha256[:12]}" for script in scripts),
+            "\n".join(f"  {script.path}: {len(script.statements)} statement(s), sha256 {script.sha256[:12]}" for script in scripts),
         )  # fmt: skip
 
     def _script(self, given: str, context: Any) -> Script:

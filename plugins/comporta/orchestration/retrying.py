@@ -26,7 +26,7 @@ class RetryTransient(RetryPolicy):
         worth = may_pass(exception)
         if worth is None:
             return RetryDecision.default()
-        said = next(iter(str(exception).splitlines()), type(exception).__name__)
+        said = " ".join(str(getattr(exception, "message", exception)).split())
         if not worth:
             return RetryDecision.fail(said)
         return RetryDecision.retry(_pause(try_number, max_tries, (context or {}).get("task")), said)

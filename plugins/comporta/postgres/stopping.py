@@ -53,7 +53,8 @@ class StopSwitch:
 
     @contextmanager
     def watch(self, conn: Connection) -> Iterator[None]:
-        """Within the block, ``stop`` cancels what runs on ``conn``, and the block then ends with Stopped.
+        """Within the block, ``stop`` cancels what runs on ``conn``, and the block then ends with Stopped and ``conn`` closed:
+        a cancel that comes late must not hit what it was not meant for.
 
         A statement that is still under way when the block is left, because of a time-out of the task for instance, is
         cancelled, too.
@@ -70,6 +71,8 @@ class StopSwitch:
             self._sessions.remove(conn)
             if not conn.closed and conn.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 _cancel(conn)
+            if self._stopped:
+                conn.close()
 
     def _cancel_until_left(self) -> None:
         # More than once: the first may come a moment before the statement does.

@@ -38,7 +38,7 @@ def rollout(change: Only = None) -> None:
     in force."""
     with _opened() as run:
         names = _names(run, change)
-        run.preflight()
+        run.preflight(names)
         go = use_or_ask(run.settings, run.release, run=run.run, login=_login(run.settings))
         _finish(run, names, go)
 
@@ -148,7 +148,7 @@ def _opened(settings: Settings | None = None, *, run: str = "") -> Iterator[Roll
 
 def _finish(run: Rollout, names: list[str], go: Go) -> None:
     run.carry(names, go)
-    report, verdict = run.outcome(names)
+    report, verdict = run.outcome()
     _err().print(f"verdict: {verdict}\nreport:  {report.html}", soft_wrap=True)
     raise typer.Exit(REFUSED if verdict == "stop" else 0)
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
 
@@ -23,7 +23,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from comporta.dryrun.preflight import Finding
 from comporta.errors import StatementFailed
-from comporta.health import Health, look, monitoring, take_baseline
+from comporta.gates import GateBook
+from comporta.health import BreakerBook, Health, look, monitoring, take_baseline
 from comporta.ledger import Event, EventType, Ledger, NewEvent
 from comporta.postgres.connection import connect, describe
 from comporta.postgres.execution import may_pass, run_script
@@ -39,6 +40,8 @@ from comporta.rollout.errors import BreakerOpened, RolloutRefused, VerifyFailed,
 from comporta.rollout.expected import Expectation, differences, schema_digest
 from comporta.rollout.go import Go
 from comporta.rollout.proven import proven_without
+from comporta.rollout.report import write_rollout_report
+from comporta.rollout.seen import canary_samples, health_sample
 from comporta.rollout.standing import Board, Seen, Standing, State
 from comporta.rollout.target import ScriptRun, Target, claimed, identity, note_backup_point
 from comporta.settings import Settings
@@ -81,9 +84,10 @@ class Rollout:
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
-    def preflight(self) -> list[Finding]:
-        """Whether the release may be rolled out now: proofs, drift, headroom, long transactions, health. RolloutRefused names
-        everything that is in the way; the backup point and the baseline of the target's health are noted."""
+    def preflight(self, names: Sequence[str] = ()) -> list[Finding]:
+        """Whether the release, or the changes ``names``, may be rolled out now: proofs, drift, headroom, long
+        transactions, health. RolloutRefused names everything that is in the way; the backup point and the
+        baseline of the target's health are noted."""
         self.say(f"preflight: reads {describe(self.dsn)}; changes nothing on it")
         with monitoring(self.settings, self.release, self.say), connect(self.dsn, name="comporta/preflight") as conn:
             looked = self._look(conn)
@@ -105,7 +109,7 @@ class Rollout:
             fingerprint=looked.seen.as_json(),
             backup=backup,
             headroom_bytes=checks.headroom(self.ledger, self.release, looked.board),
-            changes=[change.name for change in self.release.changes],
+            changes=list(names) or [change.name for change in self.release.changes],
         )
         if stops:
             raise RolloutRefused(
@@ -263,27 +267,19 @@ class Rollout:
         tries = Retrying(
             retry=retry_if_exception(lambda error: bool(may_pass(error))),
             stop=stop_after_attempt(TRIES),
-            wait=wait_exponential_jitter(initial=2, max=30, jitter=2),
+            wait=wait_exponential_jitter(multiplier=2, max=30, jitter=2),
             before_sleep=lambda state: self.say(f"again in {state.upcoming_sleep:.0f} s"),
             reraise=True,
         )
         tries(step)
 
-    def outcome(self, names: Sequence[str] = ()) -> tuple[Report, str]:
-        """Write the report, and say whether these changes (by default all) are as they should be: pass when each is
-        in place, or was rolled back by a person."""
+    def outcome(self) -> tuple[Report, str]:
+        """Write the report, and say whether the changes of this run are as they should be: pass when each is in place, or was
+        rolled back by a person. The target is looked at once more."""
         with connect(self.dsn, name="comporta/outcome") as conn:
             looked = self._look(conn)
-        reasons = [f"drift: {each}" for each in looked.unexplained]
-        wanted = names or list(looked.board.standings)
-        for standing in (looked.board[name] for name in wanted):
-            if standing.state == State.ROLLED_BACK and standing.by_itself:
-                reasons.append(f"{standing.change} was rolled back by itself: {standing.because}")
-            elif standing.state not in (State.IN_PLACE, State.ROLLED_BACK):
-                because = f": {standing.because}" if standing.because else ""
-                reasons.append(f"{standing.change} is {standing.state}{because}")
-        verdict = "stop" if reasons else "pass"
-        report = self._report(looked.board)
+        report, verdict = self._report()
+        reasons = json.loads(report.json.read_text(encoding="utf-8"))["reasons"]
         self.record(
             EventType.ROLLOUT_FINISHED,
             "outcome",
@@ -304,7 +300,7 @@ class Rollout:
 
     def board(self) -> Board:
         """Where the changes stand, by the ledger alone."""
-        return Board.fold(self._events(), [change.name for change in self.release.changes], self.target)
+        return Board.fold(self._events(self.stream), [change.name for change in self.release.changes], self.target)
 
     # -- what they are made of ---------------------------------------------------------------------------------------
 
@@ -348,9 +344,9 @@ class Rollout:
             return None
         return found if seen.digest in ("", schema_digest(found)) else None
 
-    def _events(self) -> Iterator[Event]:
+    def _events(self, stream: str) -> Iterator[Event]:
         after = 0
-        while page := self.ledger.read(self.stream, after=after):
+        while page := self.ledger.read(stream, after=after):
             yield from page
             after = page[-1].id
 
@@ -442,8 +438,7 @@ class Rollout:
             if each.subject == change.name and not each.valid
         ]
         reasons += go.refusals()
-        health = self._health()
-        if health.state != "ok":
+        if not reasons and (health := self._health()).state != "ok":  # asked last: data may have to be waited for
             reasons.append(f"the health of the target is {health.state}: {'; '.join(health.why)}")
         if reasons:
             raise self._refused(change.name, "apply", reasons)
@@ -525,7 +520,7 @@ class Rollout:
             EventType.ROLLBACK_FINISHED, name, root=root, fingerprint=kept.as_json(), **comparison, **run.as_json()
         )
         told = {
-            True: "the target is as it was proved to be",
+            True: "the target is as it was",
             False: "THE TARGET IS NOT AS EXPECTED",
             None: "not compared",
         }
@@ -571,8 +566,32 @@ class Rollout:
                 return Clear(event.id, event.actor, event.payload.get("note"), alone)
         return None
 
-    def _report(self, board: Board) -> Report:
-        raise NotImplementedError
+    def _report(self) -> tuple[Report, str]:
+        told = [
+            *self._events(self.stream),
+            *self._events(f"health/{self.release.name}"),
+            *self._events(f"cleared/{self.run}"),
+        ]
+        started = [event for event in told if event.event_type == EventType.ROLLOUT_APPLY_STARTED]
+        used = {int(event.payload["gate"]) for event in started if event.payload.get("gate")}
+        with GateBook(self.settings.require("control")) as gates:
+            asked = {gate.gate for gate in gates.list(asker_prefix=f"{self.run}/", limit=SHOWN)}
+            told += [event for gate in sorted(asked | used) for event in gates.history(gate)]
+        with BreakerBook(self.settings.require("control")) as book:
+            samples = book.samples(self.release.name, since=self.started, target=self.target)
+        return write_rollout_report(
+            self.folder.path,
+            events=told,
+            health=[health_sample(each) for each in samples],
+            canaries=[run for each in samples for run in canary_samples(each)],
+            release_name=self.release.name,
+            title=self.release.title,
+            run=self.run,
+            started=self.started,
+            now=datetime.now(UTC),
+            target=describe(self.dsn),
+            changes=self.release.changes,
+        )
 
 
 def _told(run: ScriptRun) -> str:

@@ -30,6 +30,7 @@ _CLAIM = {"room": "comporta", "what": "rollout"}
 _ASK_AGAIN_S = 0.5
 _TELL_AGAIN_S = 30.0
 _TRACE_PAUSE_MS = 5
+_TRACE_CHUNK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,6 @@ class Target:
         """Run ``script``, telling every statement and notice. ``bad`` is asked each second: words of it three times in a row
         cancel the statement, and BreakerOpened says them. StatementFailed as ``run_script``."""
         statements: list[tuple[int, str, float]] = []
-        began = time.monotonic()
         total = len(script.statements)
 
         def told(progress: ScriptProgress) -> None:
@@ -100,6 +100,7 @@ class Target:
         )
         known = {oid for (oid,) in self.conn.execute("select oid from pg_catalog.pg_class")}
         with _traced(self.dsn, self.conn.info.backend_pid) as trace, self._guarded(bad):
+            began = time.monotonic()
             try:
                 run_script(self.conn, script, told, timeouts=time_outs)
             except Exception as error:
@@ -109,9 +110,10 @@ class Target:
                         remedy="What ran before stays, and is rolled back unless somebody decides otherwise.",
                     ) from error
                 raise
+            seconds = time.monotonic() - began
             _close(statements)
             wait, exclusive = self._locks(trace, known)
-        return ScriptRun(time.monotonic() - began, tuple(statements), wait, exclusive)
+        return ScriptRun(seconds, tuple(statements), wait, exclusive)
 
     def _locks(self, trace: LockTrace | None, known: Collection[int]) -> tuple[float | None, float | None]:
         """The two waits of a run, of relations that were there before it: nobody can wait for what it made itself."""
@@ -218,7 +220,7 @@ def _close(statements: list[tuple[int, str, float]]) -> None:
 @contextmanager
 def _traced(dsn: str, pid: int) -> Iterator[LockTrace | None]:
     """A trace of who queues behind us; without the right to look there is none, and nothing is claimed."""
-    trace = LockTrace(dsn, applications=(), pause_ms=_TRACE_PAUSE_MS, prefer=False)
+    trace = LockTrace(dsn, applications=(), pause_ms=_TRACE_PAUSE_MS, chunk_seconds=_TRACE_CHUNK_S, prefer=False)
     try:
         trace.start()
     except Exception:
