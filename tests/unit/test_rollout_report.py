@@ -508,10 +508,7 @@ def test_the_page_fetches_nothing_and_has_its_digest(tmp_path: Path, history: Ca
 def test_the_same_events_give_the_same_digest_whenever_it_is_written(tmp_path: Path) -> None:
     told = green()
     first = Written(tmp_path, told, now=told.now).data["digest"]
-    assert (
-        Written(tmp_path, told, events=told.events[::-1], now=told.now + timedelta(days=9)).data["digest"]
-        == first
-    )
+    assert Written(tmp_path, told, events=told.events[::-1], now=told.now + timedelta(days=9)).data["digest"] == first
 
 
 def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:

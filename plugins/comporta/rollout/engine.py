@@ -8,7 +8,6 @@ on record, and scripts that were cut in the middle converge.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,7 +20,6 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from comporta.dryrun.preflight import Finding
 from comporta.errors import StatementFailed
-from comporta.gates import GateBook
 from comporta.health import BreakerBook, Health, look, monitoring, take_baseline
 from comporta.ledger import EventType, Ledger
 from comporta.postgres.connection import connect, describe
@@ -37,7 +35,7 @@ from comporta.rollout.errors import BreakerOpened, RolloutRefused, VerifyFailed,
 from comporta.rollout.go import Go
 from comporta.rollout.record import SHOWN, WORKFLOW, Looked, Record
 from comporta.rollout.report import write_rollout_report
-from comporta.rollout.seen import canary_samples, health_sample
+from comporta.rollout.report_events import events_of
 from comporta.rollout.standing import State
 from comporta.rollout.target import ScriptRun, Target, claimed, note_backup_point
 from comporta.settings import Settings
@@ -264,8 +262,7 @@ class Rollout:
         rolled back by a person. The target is looked at once more."""
         with connect(self.dsn, name="comporta/outcome") as conn:
             looked = self.record.look(conn)
-        report, verdict = self._report()
-        reasons = json.loads(report.json.read_text(encoding="utf-8"))["reasons"]
+        report, verdict, reasons = self._report(looked.unexplained)
         self.record.append(
             EventType.ROLLOUT_FINISHED,
             "outcome",
@@ -362,8 +359,9 @@ class Rollout:
             raise
 
     def _health(self) -> Health:
-        """The target's health; where there is no data yet, the samples that are being taken are waited for."""
-        ends = time.monotonic() + self.release.health.window_s
+        """The target's health; where there is no data yet, the samples that are being taken are waited for. Who took them may have
+        died, and nobody else takes any until that is certain."""
+        ends = time.monotonic() + self.release.health.window_s + self.release.health.stale_s
         while (health := look(self.settings, self.release)).state == "no data" and time.monotonic() < ends:
             time.sleep(min(1.0, self.release.health.every_s))
         return health
@@ -434,24 +432,13 @@ class Rollout:
         for each in comparison.differences:
             self.say(f"  {each}")
 
-    def _report(self) -> tuple[Report, str]:
-        told = [
-            *self.record.events(),
-            *self.record.events(f"health/{self.release.name}"),
-            *self.record.events(f"cleared/{self.run}"),
-        ]
-        started = [event for event in told if event.event_type == EventType.ROLLOUT_APPLY_STARTED]
-        used = {int(event.payload["gate"]) for event in started if event.payload.get("gate")}
-        with GateBook(self.settings.require("control")) as gates:
-            asked = {gate.gate for gate in gates.list(asker_prefix=f"{self.run}/", limit=SHOWN)}
-            told += [event for gate in sorted(asked | used) for event in gates.history(gate)]
+    def _report(self, drift: Sequence[str]) -> tuple[Report, str, list[str]]:
         with BreakerBook(self.settings.require("control")) as book:
             samples = book.samples(self.release.name, since=self.started, target=self.record.target)
         return write_rollout_report(
             self.record.folder.path,
-            events=told,
-            health=[health_sample(each) for each in samples],
-            canaries=[run for each in samples for run in canary_samples(each)],
+            events=events_of(self.record.ledger, self.release.name, self.run),
+            health=samples,
             release_name=self.release.name,
             title=self.release.title,
             run=self.run,
@@ -459,6 +446,7 @@ class Rollout:
             now=datetime.now(UTC),
             target=describe(self.dsn),
             changes=self.release.changes,
+            against=[f"The target drifted, and nothing explains it: {each}." for each in drift[:SHOWN]],
         )
 
 
