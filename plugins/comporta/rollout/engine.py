@@ -34,7 +34,6 @@ from comporta.rollout.clearing import Clear, Decision, Why, decide
 from comporta.rollout.errors import BreakerOpened, RolloutRefused, VerifyFailed, WatchFailed
 from comporta.rollout.go import Go
 from comporta.rollout.record import SHOWN, WORKFLOW, Looked, Record
-from comporta.rollout.report import write_rollout_report
 from comporta.rollout.report_events import events_of
 from comporta.rollout.standing import State
 from comporta.rollout.target import ScriptRun, Target, claimed, note_backup_point
@@ -433,6 +432,8 @@ class Rollout:
             self.say(f"  {each}")
 
     def _report(self, drift: Sequence[str]) -> tuple[Report, str, list[str]]:
+        from comporta.rollout.report import write_rollout_report  # it draws plots: one task in sixteen needs it
+
         with BreakerBook(self.settings.require("control")) as book:
             samples = book.samples(self.release.name, since=self.started, target=self.record.target)
         return write_rollout_report(
