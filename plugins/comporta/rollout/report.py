@@ -16,7 +16,7 @@ from comporta.release.model import Budget
 from comporta.reports.page import Report, write_report
 from comporta.rollout import report_facts as facts
 from comporta.rollout import report_plots as plots
-from comporta.rollout.report_samples import CanarySample, HealthSample
+from comporta.rollout.report_samples import Sampled, canaries, keep, seen
 from comporta.rollout.report_story import ChangeStory, Story, run_of, tell, texts
 
 NAME = "rollout"
@@ -38,8 +38,7 @@ def write_rollout_report(
     folder: Path,
     *,
     events: Iterable[Event],
-    health: Sequence[HealthSample] = (),
-    canaries: Sequence[CanarySample] = (),
+    health: Iterable[Sampled] = (),
     release_name: str,
     title: str,
     run: str,
@@ -47,25 +46,30 @@ def write_rollout_report(
     now: datetime,
     target: str,
     changes: Sequence[Listed],
-) -> tuple[Report, str]:
-    """Write ``rollout.html`` and ``rollout.json`` into ``folder``; the verdict is ``pass`` or ``stop``.
+    asked: Sequence[str] = (),
+    against: Sequence[str] = (),
+) -> tuple[Report, str, list[str]]:
+    """Write ``rollout.html`` and ``rollout.json`` into ``folder``; returns them, ``pass`` or ``stop``, and why it is a stop.
 
-    ``events`` are those of the streams rollout/<release>, health/<release>, cleared/... and of the gates, from the beginning of
-    the release, in any order: what stands is folded from all of them, what is shown begins with this run. ``changes`` are those
-    of the release in its order. It passes only if every change that this run was about is in place and verified, or was rolled
-    back by a person with the catalogue as proven. The same events and samples give the same digest, whenever it is written.
+    ``events`` are those of ``report_events.events_of``, in any order: what stands is folded from all of them, what is shown
+    begins with this run. ``changes`` are those of the release in its order, ``asked`` those that the run was about (by default
+    what its preflight and its events say). ``against`` is what the caller found on the target that speaks against a pass: it is
+    shown as it is. Samples of ``health`` are kept in ``rollout_samples.json``, so that a later report of the run has them still.
+
+    It passes only if every change that was asked for is in place and verified, or was rolled back by a person with the
+    catalogue as it must be. The same events and samples give the same digest, whenever it is written.
     """
     told = facts.sort_out(events, run, started)
     names = [change.name for change in changes]
-    budgets = {change.name: change.budget for change in changes}
     story = tell(told.rollout, names)
-    asked = _asked(told.shown, run, names)
-    reasons = list(_reasons(story, asked, told))
+    asked = list(asked) or _asked(told.shown, run, names)
+    reasons = [*against, *_reasons(story, asked, told)]
     verdict = "stop" if reasons else "pass"
     drawn = facts.spans(story, told.since)
-    health = [sample for sample in health if sample.at >= told.since]
-    canaries = [sample for sample in canaries if sample.at >= told.since]
-    acts, transitions, locks = facts.acts(told), facts.transitions(told), facts.locks(drawn, budgets)
+    samples = keep(folder / f"{NAME}_samples.json", (each for each in seen(health) if each.at >= told.since))
+    timed = canaries(samples)
+    locks = facts.locks(drawn, {change.name: change.budget for change in changes})
+    acts, transitions = facts.acts(told), facts.transitions(told)
     data: dict[str, Any] = {
         "name": release_name,
         "title": title,
@@ -84,23 +88,23 @@ def write_rollout_report(
         "gates": facts.gates(told),
         "locks": locks,
         "baseline": facts.baseline(told),
-        "latencies": facts.latencies(drawn, canaries),
-        "breakers": facts.breakers(health, transitions),
+        "latencies": facts.latencies(drawn, timed),
+        "breakers": facts.breakers(samples, transitions, drawn),
         "transitions": transitions,
         "failures": facts.failures(story, told.since),
         "preflights": facts.preflights(story, told.since),
         "drifts": facts.drifts(story, told.since),
         "events": facts.lines(told),
-        "samples": {"health": facts.counted(health), "canaries": facts.counted(canaries)},
+        "samples": {"health": facts.counted(samples), "queries": facts.counted(timed)},
     }
     figures = {
         "timelines": plots.timelines(drawn, transitions, acts, list(story.changes)),
         "locks": plots.locks(locks),
-        "latencies": plots.latencies(drawn, canaries),
-        "breakers": plots.breakers(health, transitions),
-        "values": plots.values(health),
+        "latencies": plots.latencies(drawn, timed),
+        "breakers": plots.breakers(samples, transitions),
+        "values": plots.values(samples),
     }
-    return write_report(folder, NAME, "rollout.html.j2", data, figures, now), verdict
+    return write_report(folder, NAME, "rollout.html.j2", data, figures, now), verdict, reasons
 
 
 def _asked(shown: Sequence[Event], run: str, names: Sequence[str]) -> list[str]:
@@ -166,7 +170,7 @@ def _against_rollback(change: ChangeStory) -> str | None:
         return None
     if rollback.restored is False:
         count = len(rollback.differences)
-        return f"was rolled back, and the catalogue is not as proven: {count} difference{'' if count == 1 else 's'}"
+        return f"was rolled back, and the catalogue is not as it must be: {count} difference{'' if count == 1 else 's'}"
     if rollback.why == "automatic":
         return f"was rolled back by itself: {rollback.because or 'no reason was recorded'}"
     return None if rollback.restored else "was rolled back, and nothing says whether the catalogue is as it was"
@@ -186,5 +190,5 @@ def _sentence(story: Story, asked: Sequence[str]) -> str:
     compared = [each for each in brought_back if each is not None]
     if compared:
         proven = sum(each.restored is True for each in compared)
-        parts.append(f"after {proven} of {len(compared)} rollbacks the catalogue is as proven")
+        parts.append(f"after {proven} of {len(compared)} rollbacks the catalogue is as it must be")
     return "; ".join(parts) + "."

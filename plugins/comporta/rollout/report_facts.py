@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from comporta.ledger import Event, EventType
+from comporta.release.health import EVERYTHING
 from comporta.release.model import Budget
 from comporta.reports.page import digest_of
 from comporta.rollout.report_samples import CanarySample, HealthSample, by_name, latency, stretches
@@ -24,7 +25,6 @@ _TRANSITIONS = {
     EventType.BREAKER_HELD: "held open",
     EventType.BREAKER_RELEASED: "released",
 }
-_STANDS_OPEN = ("opened", "held open", "probing")
 _DECISIONS = {"go": "Go", "no_go": "No-Go"}
 _WHY = {"automatic": "by itself", "cleared": "cleared", "asked": "asked for"}
 
@@ -48,11 +48,14 @@ class Told:
 
 
 def sort_out(events: Iterable[Event], run: str, started: datetime) -> Told:
-    """The events of one run: from its beginning on, whatever other run also touched the release since.
+    """The events of one run: from its beginning on, whatever other run also touched the release since, on the same target.
 
     A gate belongs to the run when a change was applied on it, or when the run itself put or used it.
     """
     told = sorted(events, key=lambda event: event.id)
+    rollout = tuple(event for event in told if event.stream.startswith("rollout/"))
+    places = [event.payload["target"] for event in rollout if run_of(event) == run and event.payload.get("target")]
+    told = [event for event in told if not places or event.payload.get("target", places[-1]) == places[-1]]
     rollout = tuple(event for event in told if event.stream.startswith("rollout/"))
     since = min([started, *(event.timestamp for event in rollout if run_of(event) == run)])
     shown = tuple(event for event in rollout if event.timestamp >= since)
@@ -76,7 +79,7 @@ def sort_out(events: Iterable[Event], run: str, started: datetime) -> Told:
 
 def _of_run(gate: Sequence[Event], run: str) -> bool:
     askers = (event.payload.get("asker") or event.payload.get("consumer") for event in gate)
-    return any(str(asker).startswith(f"{run}/") for asker in askers)
+    return any(asker == run or str(asker).startswith(f"{run}/") for asker in askers)
 
 
 # -- changes and rollbacks ---------------------------------------------------------------------------------------------
@@ -176,12 +179,17 @@ def _act(event: Event, cleared_runs: set[str]) -> dict[str, Any] | None:
             whole = "the whole run" if payload.get("whole_run") else ", ".join(texts(payload.get("tasks"))) or "tasks"
             found = act | {"what": f"cleared {whole}", "why": str(payload.get("note") or "")}
         case EventType.BREAKER_HELD:
-            found = act | {"what": f"held breaker {event.phase} open"}
+            found = act | {"what": f"held {_breaker(event)} open"}
         case EventType.BREAKER_RELEASED:
-            found = act | {"what": f"released breaker {event.phase}"}
+            held_by = event.payload.get("held_by")
+            found = act | {"what": f"released {_breaker(event)}" + (f", held by {held_by}" if held_by else "")}
         case EventType.ROLLBACK_STARTED if payload.get("root") in (None, event.phase):
             found = _asked_for(event, act, cleared_runs)
     return found
+
+
+def _breaker(event: Event) -> str:
+    return "all breakers" if event.phase == EVERYTHING else f"breaker {event.phase}"
 
 
 def _asked_for(event: Event, act: dict[str, Any], cleared_runs: set[str]) -> dict[str, Any] | None:
@@ -248,6 +256,7 @@ def transitions(told: Told) -> list[dict[str, Any]]:
                 "what": _TRANSITIONS[EventType(event.event_type)],
                 "who": str(event.payload.get("by") or event.actor),
                 "why": str(event.payload.get("reason") or ""),
+                "held_by": str(event.payload.get("held_by") or ""),
                 "window": mapping(event.payload.get("window")),
                 "last": event.payload.get("last"),
                 "limit": event.payload.get("limit"),
@@ -258,31 +267,58 @@ def transitions(told: Told) -> list[dict[str, Any]]:
     ]
 
 
-def breakers(health: Sequence[HealthSample], changed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each breaker with how often it was ok, bad and without data, how long nobody looked, and whether it stands open."""
+def breakers(
+    health: Sequence[HealthSample], changed: Sequence[Mapping[str, Any]], drawn: Sequence[Span]
+) -> list[dict[str, Any]]:
+    """Each breaker with how often it was ok, bad and without data, how long nobody looked while a step ran, and how it stands."""
     sampled = by_name(health, lambda sample: sample.breaker)
     rows = []
     for name in sorted({*sampled, *(str(each["breaker"]) for each in changed)}):
         samples = sampled.get(name, [])
         counts = Counter(sample.verdict for sample in samples)
         values = [sample.value for sample in samples if sample.value is not None]
-        silent = [each for each in stretches(samples) if each.verdict == "not sampled"]
-        own = [each["what"] for each in changed if each["breaker"] == name]
+        state, stands_open = _stands([each for each in changed if each["breaker"] == name])
         rows.append(
             {
                 "name": name,
                 "samples": len(samples),
                 "counts": {verdict: counts[verdict] for verdict in ("ok", "bad", "no data")},
-                "silent_s": sum((each.ended - each.started).total_seconds() for each in silent),
+                "unseen_s": _unseen_s(samples, drawn),
                 "lowest": min(values, default=None),
                 "highest": max(values, default=None),
                 "limit": next((sample.limit for sample in reversed(samples) if sample.limit is not None), None),
-                "opened": own.count("opened"),
-                "state": own[-1] if own else "never opened",
-                "open": bool(own) and own[-1] in _STANDS_OPEN,
+                "opened": sum(each["what"] == "opened" for each in changed if each["breaker"] == name),
+                "state": state,
+                "open": stands_open,
             }
         )
     return rows
+
+
+def _stands(changed: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
+    """How a breaker stands after all, in words, and whether it lets nothing through. A hold lies over what the machine found."""
+    found = [each["what"] for each in changed if each["what"] in ("opened", "probing", "closed")]
+    holders: dict[str, None] = {}
+    for each in changed:
+        if each["what"] == "held open":
+            holders[each["who"]] = None
+        elif each["what"] == "released":
+            holders.pop(each["held_by"], None)
+    if holders:
+        return f"held open by {', '.join(holders)}", True
+    return (found[-1], found[-1] != "closed") if found else ("never opened", False)
+
+
+def _unseen_s(samples: Sequence[HealthSample], drawn: Sequence[Span]) -> float:
+    """Seconds of a step in which nobody looked, though somebody had before and did again."""
+    silent = [each for each in stretches(samples) if each.verdict == "not sampled"]
+    overlaps = (
+        (min(each.ended, span.ended) - max(each.started, span.started)).total_seconds()
+        for each in silent
+        for span in drawn
+        if span.ended is not None
+    )
+    return sum(overlap for overlap in overlaps if overlap > 0)
 
 
 def baseline(told: Told) -> dict[str, Any] | None:
@@ -296,7 +332,7 @@ def baseline(told: Told) -> dict[str, Any] | None:
     return {"at": moment(taken[-1].timestamp), "canaries": canaries, "signals": signals}
 
 
-def latencies(drawn: Sequence[Span], canaries: Sequence[CanarySample]) -> list[dict[str, Any]]:
+def latencies(drawn: Sequence[Span], timed: Sequence[CanarySample]) -> list[dict[str, Any]]:
     """p50 and p95 of each canary before, during and after each apply and rollback, with n and failures."""
     moved = sorted((each for each in drawn if each.step in ("apply", "rollback")), key=lambda each: each.started)
     rows = []
@@ -313,7 +349,7 @@ def latencies(drawn: Sequence[Span], canaries: Sequence[CanarySample]) -> list[d
         rows += [
             {"change": span.change, "step": span.step, "at": moment(span.started), "canary": name}
             | {window: latency(samples, *ends) for window, ends in windows.items()}
-            for name, samples in by_name(canaries, lambda sample: sample.canary).items()
+            for name, samples in by_name(timed, lambda sample: sample.canary).items()
         ]
     return rows
 

@@ -227,16 +227,16 @@ def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return labels
 
 
-def latencies(spans: Sequence[Span], canaries: Sequence[CanarySample]) -> list[dict[str, Any]]:
+def latencies(spans: Sequence[Span], timed: Sequence[CanarySample]) -> list[dict[str, Any]]:
     """What the catalogue's own queries took over time, one plot a bout; grey is where a change was applied, green brought back."""
-    if not canaries:
+    if not timed:
         return []
     following = _following(spans)
     moved = [(span, *_ends(span, following)) for span in spans if span.step in ("apply", "rollback")]
     found = []
-    for start, end in bouts((sample.at, sample.at) for sample in canaries):
+    for start, end in bouts((sample.at, sample.at) for sample in timed):
         figure = go.Figure()
-        for number, (name, samples) in enumerate(by_name(canaries, lambda each: each.canary).items()):
+        for number, (name, samples) in enumerate(by_name(timed, lambda each: each.canary).items()):
             here = [sample for sample in samples if start <= sample.at <= end]
             answered = thinned(
                 [sample for sample in here if sample.ms is not None], _MOST_POINTS, lambda each: each.ms or 0.0
@@ -270,7 +270,7 @@ def latencies(spans: Sequence[Span], canaries: Sequence[CanarySample]) -> list[d
                     line_width=0,
                     annotation={"text": text(span.change), "textangle": -90, "font": {"size": 11}, "yanchor": "top"},
                 )
-        shown = [sample.ms for sample in canaries if sample.ms is not None and start <= sample.at <= end]
+        shown = [sample.ms for sample in timed if sample.ms is not None and start <= sample.at <= end]
         figure.update_yaxes(title=_titled("milliseconds"), **_logarithmic(shown, above=0.22))
         _in_time(figure, (start, end))
         found.append({"when": _when((start, end)), "plot": plot_when_seen(figure, 380)})
