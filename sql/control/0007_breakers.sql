@@ -272,14 +272,14 @@ begin
              where release = health_report.release and target = health_report.target and purpose = sample.breaker;
             changed := changed || jsonb_build_object('breaker', sample.breaker, 'state', 'open', 'reason', reason);
         elsif probing and sample.verdict = 'ok' then
-            -- Good ones in a row since it was opened, this one included; a probe without data breaks the row.
+            -- Good ones in a row since the first probe, this one included; a probe without data breaks the row.
             select count(*) into good
               from comporta.breaker_sample one
              where one.release = health_report.release and one.target = health_report.target and one.breaker = sample.breaker
-               and one.probe and one.verdict = 'ok' and one.at >= b.opened_at
+               and one.probe and one.verdict = 'ok' and one.at >= b.since
                and one.id > coalesce((select max(last.id) from comporta.breaker_sample last
                                        where last.release = health_report.release and last.target = health_report.target
-                                         and last.breaker = sample.breaker and last.at >= b.opened_at
+                                         and last.breaker = sample.breaker and last.at >= b.since
                                          and last.probe and last.verdict <> 'ok'), 0);
             if good >= (plan ->> 'probes')::bigint then
                 perform comporta.breaker_record(health_report.release, health_report.target, sample.breaker, 'breaker_closed',
