@@ -231,18 +231,24 @@ def test_drift_before_a_preflight_that_passed_is_over(tmp_path: Path) -> None:
     assert Written(tmp_path, told).verdict == "pass"
 
 
-def test_what_the_caller_found_against_it_is_a_stop(tmp_path: Path) -> None:
-    written = Written(tmp_path, green(), against=["drift: index x is gone"])
-    assert (written.verdict, written.reasons) == ("stop", ["drift: index x is gone"])
-    assert "drift: index x is gone" in written.page
+def test_drift_that_the_caller_finds_now_is_a_stop(tmp_path: Path) -> None:
+    written = Written(tmp_path, green(), drift=["index x: expected present, found absent"])
+    assert written.verdict == "stop"
+    assert written.reasons == ["The target drifted, and nothing explains it: index x: expected present, found absent."]
+
+
+def test_drift_that_the_caller_does_not_find_any_more_is_over(tmp_path: Path) -> None:
+    told = green()
+    told.rollout("rollout_drifted", "drift", differences=["x"], fingerprint=fingerprint("e"))
+    assert Written(tmp_path, told).verdict == "stop"
+    assert Written(tmp_path, told, drift=[]).verdict == "pass"
 
 
 def test_only_what_was_asked_for_counts(tmp_path: Path) -> None:
     told = History()
-    told.preflight()
+    told.preflight(names=["OPT3"])
     told.change("OPT3")
-    assert Written(tmp_path, told).verdict == "stop"
-    written = Written(tmp_path, told, asked=["OPT3"])
+    written = Written(tmp_path, told)
     assert written.verdict == "pass"
     assert written.data["sentence"] == "1 of 1 changes in place."
     assert "not part of this run" in written.page
@@ -508,10 +514,7 @@ def test_the_page_fetches_nothing_and_has_its_digest(tmp_path: Path, history: Ca
 def test_the_same_events_give_the_same_digest_whenever_it_is_written(tmp_path: Path) -> None:
     told = green()
     first = Written(tmp_path, told, now=told.now).data["digest"]
-    assert (
-        Written(tmp_path, told, events=told.events[::-1], now=told.now + timedelta(days=9)).data["digest"]
-        == first
-    )
+    assert Written(tmp_path, told, events=told.events[::-1], now=told.now + timedelta(days=9)).data["digest"] == first
 
 
 def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
@@ -523,7 +526,7 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
     told.cleared(HOSTILE, who=HOSTILE, note=HOSTILE)
     look = Look(START, HOSTILE, "ok", 1.0, 2.0, {"ms": {HOSTILE: 1.0}, "failed": {HOSTILE + "2": HOSTILE}})
     written = Written(
-        tmp_path, told, [look], run=HOSTILE, title=HOSTILE, target=HOSTILE, release_name=HOSTILE, against=[HOSTILE]
+        tmp_path, told, [look], run=HOSTILE, title=HOSTILE, target=HOSTILE, release_name=HOSTILE, drift=[HOSTILE]
     )
     assert "<script>alert" not in written.page
     assert "<img" not in written.page

@@ -23,7 +23,6 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from comporta.dryrun.preflight import Finding
 from comporta.errors import StatementFailed
-from comporta.gates import GateBook
 from comporta.health import BreakerBook, Health, look, monitoring, take_baseline
 from comporta.ledger import Event, EventType, Ledger, NewEvent
 from comporta.postgres.connection import connect, describe
@@ -41,7 +40,7 @@ from comporta.rollout.expected import Expectation, differences, schema_digest
 from comporta.rollout.go import Go
 from comporta.rollout.proven import proven_without
 from comporta.rollout.report import write_rollout_report
-from comporta.rollout.seen import canary_samples, health_sample
+from comporta.rollout.report_events import events_of
 from comporta.rollout.standing import Board, Seen, Standing, State
 from comporta.rollout.target import ScriptRun, Target, claimed, identity, note_backup_point
 from comporta.settings import Settings
@@ -278,8 +277,7 @@ class Rollout:
         rolled back by a person. The target is looked at once more."""
         with connect(self.dsn, name="comporta/outcome") as conn:
             looked = self._look(conn)
-        report, verdict = self._report()
-        reasons = json.loads(report.json.read_text(encoding="utf-8"))["reasons"]
+        report, verdict, reasons = self._report(looked.unexplained)
         self.record(
             EventType.ROLLOUT_FINISHED,
             "outcome",
@@ -566,24 +564,13 @@ class Rollout:
                 return Clear(event.id, event.actor, event.payload.get("note"), alone)
         return None
 
-    def _report(self) -> tuple[Report, str]:
-        told = [
-            *self._events(self.stream),
-            *self._events(f"health/{self.release.name}"),
-            *self._events(f"cleared/{self.run}"),
-        ]
-        started = [event for event in told if event.event_type == EventType.ROLLOUT_APPLY_STARTED]
-        used = {int(event.payload["gate"]) for event in started if event.payload.get("gate")}
-        with GateBook(self.settings.require("control")) as gates:
-            asked = {gate.gate for gate in gates.list(asker_prefix=f"{self.run}/", limit=SHOWN)}
-            told += [event for gate in sorted(asked | used) for event in gates.history(gate)]
+    def _report(self, unexplained: Sequence[str]) -> tuple[Report, str, list[str]]:
         with BreakerBook(self.settings.require("control")) as book:
-            samples = book.samples(self.release.name, since=self.started, target=self.target)
+            samples = book.samples(self.release.name, target=self.target)
         return write_rollout_report(
             self.folder.path,
-            events=told,
-            health=[health_sample(each) for each in samples],
-            canaries=[run for each in samples for run in canary_samples(each)],
+            events=events_of(self.ledger, self.release.name, self.run),
+            health=samples,
             release_name=self.release.name,
             title=self.release.title,
             run=self.run,
@@ -591,6 +578,7 @@ class Rollout:
             now=datetime.now(UTC),
             target=describe(self.dsn),
             changes=self.release.changes,
+            drift=unexplained,
         )
 
 
