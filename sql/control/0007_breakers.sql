@@ -201,8 +201,8 @@ $$;
 -- Reports one look at the target: a sample for each breaker, and what comes of them. SAMPLES: breaker, verdict, value, bound, runs, slow,
 -- why, detail, probe. PLAN: window_s, min_samples, bad_rate, slow_rate, probes, keep_s, lease_s.
 --
--- Samples are taken from the process that has the lease to sample, which is extended; a probe from the one that was admitted to it. What
--- anybody else sends is not taken. Returns {"sampling": bool, "taken": [breakers], "changed": [{breaker, state, reason}]}.
+-- Samples are taken from the process that has the lease to sample, which is extended, and were it over while nobody else took it; a probe
+-- from the one that was admitted to it, in time. What anybody else sends is not taken. Returns {"sampling": bool, "taken": [breakers], "changed": [{breaker, state, reason}]}.
 create function comporta.health_report(release text, target text, holder text, samples jsonb, plan jsonb) returns jsonb
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -223,8 +223,9 @@ declare
 begin
     perform comporta.health_lock(health_report.release, health_report.target);
     moment := comporta.now();
-    sampling := comporta.health_take(health_report.release, health_report.target, 'sampling', health_report.holder,
-                                     (plan ->> 'lease_s')::double precision);
+    update comporta.health_lease set until = moment + make_interval(secs => (plan ->> 'lease_s')::double precision)
+     where release = health_report.release and target = health_report.target and purpose = 'sampling' and holder = health_report.holder;
+    sampling := found;
     for sample in
         select * from jsonb_to_recordset(samples) as one (
             breaker text, verdict text, value double precision, bound double precision, runs integer, slow integer,

@@ -3,10 +3,10 @@
 -- Locks:       none on the tables.
 -- Transaction: no matter. Parameters: tables (text[]), min_rows.
 --
--- A crash empties the statistics. They know a table again when they have counted about as many rows as its last ANALYZE did.
+-- A crash empties the statistics. They know a large table again when they have counted about as many rows as its last ANALYZE did.
 
 select named.name,
-       case when stats.counted is null or stats.counted < stats.analyzed / 2 then null
+       case when stats.counted is null or (stats.counted < stats.analyzed / 2 and stats.analyzed >= %(min_rows)s) then null
             when stats.counted < greatest(%(min_rows)s, 1) then 0
             else stats.dead / stats.counted end::double precision
   from unnest(%(tables)s::text[]) as named (name)

@@ -39,7 +39,7 @@ def no_data(breaker: str, why: str, **more: Any) -> Sample:
 
 
 def judged(breaker: str, limit: Limit, value: float | None, baseline: float | None, what: str, **more: Any) -> Sample:
-    """``value`` held against its limit. ``what`` says what was counted, in words that ``value`` completes."""
+    """``value`` held against its limit; ``what`` says what was counted."""
     if value is None or not math.isfinite(value):
         return no_data(breaker, f"{what}: unknown", **more)
     bound = limit.bound(baseline)
@@ -51,11 +51,11 @@ def judged(breaker: str, limit: Limit, value: float | None, baseline: float | No
     if value > bound:
         return _bad(breaker, value, bound, what, **more)
     return Sample(
-        breaker=breaker, verdict="ok", why=f"{what} {value:.4g}, at most {bound:.4g}", value=value, bound=bound, **more
+        breaker=breaker, verdict="ok", why=f"{what}: {value:.4g}, at most {bound:.4g}", value=value, bound=bound, **more
     )
 
 
 def _bad(breaker: str, value: float, bound: float, what: str, **more: Any) -> Sample:
     return Sample(
-        breaker=breaker, verdict="bad", why=f"{what} {value:.4g}, at most {bound:.4g}", value=value, bound=bound, **more
+        breaker=breaker, verdict="bad", why=f"{what}: {value:.4g}, at most {bound:.4g}", value=value, bound=bound, **more
     )

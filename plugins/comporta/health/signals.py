@@ -99,14 +99,14 @@ def _latency(limit: LatencyPlan, timed: Sequence[Run], baseline: Baseline | None
     slow = [run for run in timed if run.timed_out or run.ms > (bounds[run.name] or math.inf)]
     then = baseline.signals.get("latency") if baseline else None
     more: dict[str, Any] = {"runs": len(timed), "slow": len(slow), "detail": detail}
-    return judged("latency", limit, p95(timed), then, "p95 of canaries, ms:", **more)
+    return judged("latency", limit, p95(timed), then, "p95 of canaries, ms", **more)
 
 
 def _lock_waits(scope: Scope, name: str) -> Sample:
     limit = scope.plan.signals.lock_waits
     assert isinstance(limit, LockWaitsPlan)
     waiting, longest_s = _row(scope.conn, "lock_waits.sql", {"longer_than_ms": limit.longer_than_ms})
-    said = f"sessions that wait for a lock longer than {limit.longer_than_ms} ms:"
+    said = f"sessions that wait for a lock longer than {limit.longer_than_ms} ms"
     return judged(name, limit, waiting, scope.value_then(name), said, detail={"longest_s": longest_s})
 
 
@@ -203,7 +203,7 @@ def _dead_tuples(scope: Scope, name: str) -> Sample:
     shares = {table: float(share) for table, share in rows}
     worst = max(shares, key=lambda table: shares[table])
     return judged(
-        name, limit, shares[worst], scope.value_then(name), f"share of dead rows in {worst}:", detail={"shares": shares}
+        name, limit, shares[worst], scope.value_then(name), f"share of dead rows in {worst}", detail={"shares": shares}
     )
 
 
@@ -220,7 +220,7 @@ def _stored_in(conn: Connection, tables: Sequence[str]) -> dict[str, str]:
 def _connections(scope: Scope, name: str) -> Sample:
     limit: ConnectionsPlan = scope.plan.signals.connections
     used, most = _row(scope.conn, "connections.sql", {})
-    said = f"share of the {most} connections in use:"
+    said = f"share of the {most} connections in use"
     return judged(name, limit, used / most, scope.value_then(name), said, detail={"used": used, "of": most})
 
 
@@ -229,7 +229,7 @@ def _sql(scope: Scope, name: str) -> Sample:
     rows = scope.conn.execute(limit.query.encode(), prepare=True).fetchall()
     if len(rows) != 1 or len(rows[0]) != 1 or not _is_number(rows[0][0]):
         return no_data(name, f"its query did not give one number but {_briefly(rows)}")
-    return judged(name, limit, float(rows[0][0]), scope.value_then(name), f"{name}:")
+    return judged(name, limit, float(rows[0][0]), scope.value_then(name), name)
 
 
 def _is_number(cell: object) -> bool:
