@@ -38,6 +38,7 @@ class Told:
     health: tuple[Event, ...]
     cleared: tuple[Event, ...]
     gates: Mapping[int, tuple[Event, ...]]
+    baseline: Event | None
     since: datetime
 
     @property
@@ -73,6 +74,7 @@ def sort_out(events: Iterable[Event], run: str, started: datetime) -> Told:
         tuple(event for event in told if event.stream.startswith("health/") and event.timestamp >= since),
         tuple(event for event in told if event.stream in {f"cleared/{each}" for each in runs} and event.timestamp >= since),
         {number: tuple(each) for number, each in gates.items() if number in used or _of_run(each, run)},
+        next((event for event in reversed(told) if event.event_type == EventType.HEALTH_BASELINE_TAKEN), None),
         since,
     )  # fmt: skip
 
@@ -322,14 +324,13 @@ def _unseen_s(samples: Sequence[HealthSample], drawn: Sequence[Span]) -> float:
 
 
 def baseline(told: Told) -> dict[str, Any] | None:
-    """The last baseline that was taken: latency of each canary, value of each signal."""
-    taken = [event for event in told.health if event.event_type == EventType.HEALTH_BASELINE_TAKEN]
-    if not taken:
+    """The last baseline that was taken, be it before this run: latency of each canary, value of each signal."""
+    if told.baseline is None:
         return None
-    payload = taken[-1].payload
-    canaries = {str(name): dict(mapping(each)) for name, each in mapping(payload.get("canaries")).items()}
+    payload = told.baseline.payload
+    timed = {str(name): dict(mapping(each)) for name, each in mapping(payload.get("canaries")).items()}
     signals = dict(mapping(payload.get("signals")))
-    return {"at": moment(taken[-1].timestamp), "canaries": canaries, "signals": signals}
+    return {"at": moment(told.baseline.timestamp), "canaries": timed, "signals": signals}
 
 
 def latencies(drawn: Sequence[Span], timed: Sequence[CanarySample]) -> list[dict[str, Any]]:
