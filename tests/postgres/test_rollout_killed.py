@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from tests.postgres.rollout_ground import Ground, make_ground
 
 from comporta.gates import GateBook
+from comporta.health import monitoring
 from comporta.ledger import EventType
 from comporta.local.databases import prepare_control
 from comporta.proof import fingerprint
@@ -24,12 +26,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def ground(target_dsn: str, control: str, tmp_path: Path) -> Ground:
+def ground(target_dsn: str, control: str, tmp_path: Path) -> Iterator[Ground]:
     """The real release, proved on the target of now."""
     prepare_control(control, PROJECT)
     made = make_ground(tmp_path, target=target_dsn, control=control, tiny=False)
     made.prove()
-    return made
+    # Somebody looks whatever is killed: as the supervised process does, and not as long as it takes to be certain of a death.
+    with monitoring(made.settings, made.release):
+        yield made
 
 
 def command(ground: Ground, *words: str) -> subprocess.Popen[str]:

@@ -149,6 +149,28 @@ def test_a_catalogue_that_is_not_known_to_be_as_it_must_be_is_a_stop_whoever_ask
     assert ("differs" if restored is False else "not compared") in written.page
 
 
+def test_what_went_first_and_could_not_be_compared_is_vouched_for_by_the_comparison_after_all_have_gone(
+    tmp_path: Path,
+) -> None:
+    told = green()
+    told.back("OPT2", root="OPT1", note="slow", restored=None)
+    told.back("OPT1", note="slow")
+    written = Written(tmp_path, told)
+    assert (written.verdict, written.reasons) == ("pass", [])
+    assert "not compared" in written.page
+
+
+def test_a_rollback_of_several_is_one_act_at_its_beginning(tmp_path: Path) -> None:
+    told = green()
+    began = told.now
+    for name in ("OPT4", "OPT2", "OPT1"):
+        told.back(name, root="OPT1", why="asked", because="po: slow", by=None, actor="cli:po")
+    acts = [each for each in Written(tmp_path, told).data["acts"] if "rollback" in each["what"]]
+    assert [(each["what"], each["at"][:19]) for each in acts] == [
+        ("asked for the rollback of OPT1", began.isoformat()[:19])
+    ]
+
+
 def test_a_change_that_is_applied_again_after_its_rollback_is_judged_by_how_it_stands(tmp_path: Path) -> None:
     told = verify_failed()
     for name in ("OPT3", "OPT4", "OPT5"):

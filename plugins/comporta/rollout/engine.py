@@ -359,8 +359,9 @@ class Rollout:
             raise
 
     def _health(self) -> Health:
-        """The target's health; where there is no data yet, the samples that are being taken are waited for."""
-        ends = time.monotonic() + self.release.health.window_s
+        """The target's health; where there is no data yet, the samples that are being taken are waited for. Who took them may have
+        died, and nobody else takes any until that is certain."""
+        ends = time.monotonic() + self.release.health.window_s + self.release.health.stale_s
         while (health := look(self.settings, self.release)).state == "no data" and time.monotonic() < ends:
             time.sleep(min(1.0, self.release.health.every_s))
         return health
@@ -431,7 +432,7 @@ class Rollout:
         for each in comparison.differences:
             self.say(f"  {each}")
 
-    def _report(self, unexplained: Sequence[str]) -> tuple[Report, str, list[str]]:
+    def _report(self, drift: Sequence[str]) -> tuple[Report, str, list[str]]:
         with BreakerBook(self.settings.require("control")) as book:
             samples = book.samples(self.release.name, target=self.record.target)
         return write_rollout_report(
@@ -445,7 +446,7 @@ class Rollout:
             now=datetime.now(UTC),
             target=describe(self.dsn),
             changes=self.release.changes,
-            drift=unexplained,
+            drift=drift,
         )
 
 

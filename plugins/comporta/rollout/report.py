@@ -158,7 +158,7 @@ def _against(change: ChangeStory, story: Story) -> str | None:
         case "not applied", _ if change.refused:
             text = f"was refused before its first statement: {'; '.join(change.refused)}"
         case "rolled back", _:
-            text = _against_rollback(change)
+            text = _against_rollback(change, story)
         case "in place", _ if change.watched == "failed":
             text = "stands although its watch failed"
         case "in place", _ if change.watched == "under way":
@@ -168,7 +168,7 @@ def _against(change: ChangeStory, story: Story) -> str | None:
     return text
 
 
-def _against_rollback(change: ChangeStory) -> str | None:
+def _against_rollback(change: ChangeStory, story: Story) -> str | None:
     rollback = change.rollback
     if rollback is None:  # by hand, and explained
         return None
@@ -177,7 +177,11 @@ def _against_rollback(change: ChangeStory) -> str | None:
         return f"was rolled back, and the catalogue is not as it must be: {count} difference{'' if count == 1 else 's'}"
     if rollback.why == "automatic":
         return f"was rolled back by itself: {rollback.because or 'no reason was recorded'}"
-    return None if rollback.restored else "was rolled back, and nothing says whether the catalogue is as it was"
+    root = story.changes[rollback.root].rollback if rollback.root in story.changes else None
+    # What goes first because another goes leaves the catalogue as nobody has proved it: it is compared when all have gone.
+    if rollback.restored or (root is not None and root.restored and root.started > rollback.started):
+        return None
+    return "was rolled back, and nothing says whether the catalogue is as it was"
 
 
 def _sentence(story: Story, asked: Sequence[str]) -> str:
@@ -191,7 +195,7 @@ def _sentence(story: Story, asked: Sequence[str]) -> str:
         if state in states
     ]
     brought_back = [story.changes[name].rollback for name in states.get("rolled back", ())]
-    compared = [each for each in brought_back if each is not None]
+    compared = [each for each in brought_back if each is not None and each.restored is not None]
     if compared:
         proven = sum(each.restored is True for each in compared)
         parts.append(f"after {proven} of {len(compared)} rollbacks the catalogue is as it must be")

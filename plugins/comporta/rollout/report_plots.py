@@ -146,7 +146,7 @@ def _timeline(
         )
     changes = [text(name) for name in names if any(span.change == name for span, _, _ in drawn)]
     rows = [*([_PEOPLE] if acts else []), *([_BREAKERS] if transitions else []), *changes]
-    figure.update_layout(barmode="overlay", legend_traceorder="normal", bargap=0.35)
+    figure.update_layout(barmode="overlay", legend_traceorder="normal", bargap=0.35, showlegend=True)
     figure.update_yaxes(categoryorder="array", categoryarray=rows, autorange="reversed")
     _in_time(figure, window)
     return plot_when_seen(figure, height=150 + 38 * len(rows))
@@ -208,7 +208,10 @@ def locks(rows: Sequence[Mapping[str, Any]]) -> Markup | str:
         )
     figure.update_layout(legend_traceorder="normal")
     drawn = [
-        row[key] * 1000 for row in measured for key in ("longest_wait_caused_s", "longest_exclusive_s") if row[key]
+        max(row[key] * 1000, 0.1)
+        for row in measured
+        for key in ("longest_wait_caused_s", "longest_exclusive_s")
+        if row[key] is not None
     ]
     limits_ms = [row[key] for row in measured for key in ("wait_budget_ms", "exclusive_budget_ms") if row[key]]
     figure.update_xaxes(title=_titled("milliseconds"), **_logarithmic([*drawn, *limits_ms], above=0.05))
@@ -303,7 +306,7 @@ def breakers(health: Sequence[HealthSample], transitions: Sequence[Mapping[str, 
                     hovertemplate="%{y} %{customdata}<extra></extra>",
                     marker={"symbol": symbol, "size": 11, "color": colour, "line": {"width": 2, "color": "#fff"}},
                 )
-        figure.update_layout(barmode="overlay", legend_traceorder="normal", bargap=0.3)
+        figure.update_layout(barmode="overlay", legend_traceorder="normal", bargap=0.3, showlegend=True)
         figure.update_yaxes(categoryorder="array", categoryarray=[text(name) for name in names], autorange="reversed")
         _in_time(figure, (start, end))
         found.append({"when": _when((start, end)), "plot": plot_when_seen(figure, height=180 + 30 * len(names))})
