@@ -284,7 +284,7 @@ def test_a_rollback_run_of_its_own_is_about_what_it_touched(tmp_path: Path) -> N
     written = Written(tmp_path, told, run=told.run, started=started)
     assert (written.verdict, written.data["sentence"]) == (
         "pass",
-        "0 of 1 changes in place; OPT5 rolled back; after 1 of 1 rollbacks the catalogue is as it must be.",
+        "0 of 1 changes in place; OPT5 rolled back; after 1 of 1 compared rollbacks the catalogue is as it must be.",
     )
     assert written.states["OPT1"] == "in place"
     assert {each["step"] for each in written.data["spans"]} == {"rollback"}

@@ -198,5 +198,5 @@ def _sentence(story: Story, asked: Sequence[str]) -> str:
     compared = [each for each in brought_back if each is not None and each.restored is not None]
     if compared:
         proven = sum(each.restored is True for each in compared)
-        parts.append(f"after {proven} of {len(compared)} rollbacks the catalogue is as it must be")
+        parts.append(f"after {proven} of {len(compared)} compared rollbacks the catalogue is as it must be")
     return "; ".join(parts) + "."
