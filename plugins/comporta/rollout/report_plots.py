@@ -183,9 +183,10 @@ def locks(rows: Sequence[Mapping[str, Any]]) -> Markup | str:
         return ""
     labels = _labels(measured)
     figure = go.Figure()
-    for key, budget, name, symbol, colour in (
-        ("longest_wait_caused_s", "wait_budget_ms", "longest wait caused", "circle", COLOURS["write"]),
-        ("longest_exclusive_s", "exclusive_budget_ms", "longest exclusive lock", "diamond", COLOURS["read"]),
+    # Of different sizes, so that equal ones do not hide each other.
+    for key, budget, name, symbol, size, colour in (
+        ("longest_wait_caused_s", "wait_budget_ms", "longest wait caused", "circle", 14, COLOURS["write"]),
+        ("longest_exclusive_s", "exclusive_budget_ms", "longest exclusive lock", "diamond", 9, COLOURS["read"]),
     ):
         shown = [(label, row) for label, row in zip(labels, measured, strict=True) if row[key] is not None]
         figure.add_scatter(
@@ -195,7 +196,7 @@ def locks(rows: Sequence[Mapping[str, Any]]) -> Markup | str:
             x=[max(row[key] * 1000, 0.1) for _, row in shown],
             customdata=[f"{row[key] * 1000:.1f} ms of {row[budget]} ms" for _, row in shown],
             hovertemplate="%{y}: %{customdata}<extra></extra>",
-            marker={"symbol": symbol, "size": 11, "color": colour},
+            marker={"symbol": symbol, "size": size, "color": colour},
         )
         limits = [(label, row) for label, row in zip(labels, measured, strict=True) if row[budget] is not None]
         figure.add_scatter(
