@@ -596,6 +596,7 @@ def test_a_breaker_that_fails_its_probes_all_night_is_one_mail_to_each(
             )
             book.report("catalogue-2029", "1/gis", "runner", [sample], plan)
 
+        assert book.become_sampler("catalogue-2029", "1/gis", "runner", plan)
         for _ in range(plan.min_samples):
             look(probe=False)
             desk.pass_time(plan.every_s)
