@@ -165,7 +165,7 @@ class History:
         self.rollout(
             "rollback_finished", name, actor, seconds=seconds, statements=[], root=root, restored=restored, expected=expected,
             fingerprint=fingerprint("a" if restored is not False else "d"), differences=list(differences),
-            proof=None if restored is None else f"{name} · restore", as_proved=restored,
+            proof=None if restored is None else f"{name} · restore",
             locks={"longest_wait_caused_s": 0.081, "longest_exclusive_s": 0.03},
         )  # fmt: skip
         self.pass_time(1)

@@ -103,7 +103,7 @@ def test_a_catalogue_that_is_not_known_to_be_as_it_must_be_is_said_in_the_subjec
 ) -> None:
     history = History()
     differences = ["grant SELECT on t to reader: expected present, found absent"] if restored is False else []
-    history.back("OPT2", root="OPT1", restored=True)
+    history.back("OPT2", root="OPT1", restored=None)
     history.back("OPT1", restored=restored, differences=differences)
     (letter,) = letters(history)
     assert said in letter.subject

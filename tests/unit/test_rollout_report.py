@@ -149,6 +149,28 @@ def test_a_catalogue_that_is_not_known_to_be_as_it_must_be_is_a_stop_whoever_ask
     assert ("differs" if restored is False else "not compared") in written.page
 
 
+def test_what_went_first_and_could_not_be_compared_is_vouched_for_by_the_comparison_after_all_have_gone(
+    tmp_path: Path,
+) -> None:
+    told = green()
+    told.back("OPT2", root="OPT1", note="slow", restored=None)
+    told.back("OPT1", note="slow")
+    written = Written(tmp_path, told)
+    assert (written.verdict, written.reasons) == ("pass", [])
+    assert "not compared" in written.page
+
+
+def test_a_rollback_of_several_is_one_act_at_its_beginning(tmp_path: Path) -> None:
+    told = green()
+    began = told.now
+    for name in ("OPT4", "OPT2", "OPT1"):
+        told.back(name, root="OPT1", why="asked", because="po: slow", by=None, actor="cli:po")
+    acts = [each for each in Written(tmp_path, told).data["acts"] if "rollback" in each["what"]]
+    assert [(each["what"], each["at"][:19]) for each in acts] == [
+        ("asked for the rollback of OPT1", began.isoformat()[:19])
+    ]
+
+
 def test_a_change_that_is_applied_again_after_its_rollback_is_judged_by_how_it_stands(tmp_path: Path) -> None:
     told = verify_failed()
     for name in ("OPT3", "OPT4", "OPT5"):
@@ -231,18 +253,24 @@ def test_drift_before_a_preflight_that_passed_is_over(tmp_path: Path) -> None:
     assert Written(tmp_path, told).verdict == "pass"
 
 
-def test_what_the_caller_found_against_it_is_a_stop(tmp_path: Path) -> None:
-    written = Written(tmp_path, green(), against=["drift: index x is gone"])
-    assert (written.verdict, written.reasons) == ("stop", ["drift: index x is gone"])
-    assert "drift: index x is gone" in written.page
+def test_drift_that_the_caller_finds_now_is_a_stop(tmp_path: Path) -> None:
+    written = Written(tmp_path, green(), drift=["index x: expected present, found absent"])
+    assert written.verdict == "stop"
+    assert written.reasons == ["The target drifted, and nothing explains it: index x: expected present, found absent."]
+
+
+def test_drift_that_the_caller_does_not_find_any_more_is_over(tmp_path: Path) -> None:
+    told = green()
+    told.rollout("rollout_drifted", "drift", differences=["x"], fingerprint=fingerprint("e"))
+    assert Written(tmp_path, told).verdict == "stop"
+    assert Written(tmp_path, told, drift=[]).verdict == "pass"
 
 
 def test_only_what_was_asked_for_counts(tmp_path: Path) -> None:
     told = History()
-    told.preflight()
+    told.preflight(names=["OPT3"])
     told.change("OPT3")
-    assert Written(tmp_path, told).verdict == "stop"
-    written = Written(tmp_path, told, asked=["OPT3"])
+    written = Written(tmp_path, told)
     assert written.verdict == "pass"
     assert written.data["sentence"] == "1 of 1 changes in place."
     assert "not part of this run" in written.page
@@ -256,7 +284,7 @@ def test_a_rollback_run_of_its_own_is_about_what_it_touched(tmp_path: Path) -> N
     written = Written(tmp_path, told, run=told.run, started=started)
     assert (written.verdict, written.data["sentence"]) == (
         "pass",
-        "0 of 1 changes in place; OPT5 rolled back; after 1 of 1 rollbacks the catalogue is as it must be.",
+        "0 of 1 changes in place; OPT5 rolled back; after 1 of 1 compared rollbacks the catalogue is as it must be.",
     )
     assert written.states["OPT1"] == "in place"
     assert {each["step"] for each in written.data["spans"]} == {"rollback"}
@@ -520,7 +548,7 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
     told.cleared(HOSTILE, who=HOSTILE, note=HOSTILE)
     look = Look(START, HOSTILE, "ok", 1.0, 2.0, {"ms": {HOSTILE: 1.0}, "failed": {HOSTILE + "2": HOSTILE}})
     written = Written(
-        tmp_path, told, [look], run=HOSTILE, title=HOSTILE, target=HOSTILE, release_name=HOSTILE, against=[HOSTILE]
+        tmp_path, told, [look], run=HOSTILE, title=HOSTILE, target=HOSTILE, release_name=HOSTILE, drift=[HOSTILE]
     )
     assert "<script>alert" not in written.page
     assert "<img" not in written.page

@@ -133,13 +133,12 @@ def _stopped(event: Event, _: Sequence[Event]) -> Parts:
 def _rolled_back(event: Event, before: Sequence[Event]) -> Parts:
     gone = [each for each in _same_rollback(event, before) if each.event_type == EventType.ROLLBACK_FINISHED]
     others = [str(each.phase) for each in gone]
-    results = [each.payload.get("restored") for each in (*gone, event)]
-    wrong = any(each is False for each in results)
+    wrong = any(each.payload.get("restored") is False for each in (*gone, event))
     catalogue = (
         "THE CATALOGUE IS NOT AS IT MUST BE"
         if wrong
         else "the catalogue is as it must be"
-        if all(each is True for each in results)
+        if event.payload.get("restored") is True  # what went first is compared when all have gone
         else "nothing says whether the catalogue is as it was"
     )
     with_others = f" with {', '.join(others)}" if others else ""

@@ -435,7 +435,7 @@ class Rollout:
         from comporta.rollout.report import write_rollout_report  # it draws plots: one task in sixteen needs it
 
         with BreakerBook(self.settings.require("control")) as book:
-            samples = book.samples(self.release.name, since=self.started, target=self.record.target)
+            samples = book.samples(self.release.name, target=self.record.target)
         return write_rollout_report(
             self.record.folder.path,
             events=events_of(self.record.ledger, self.release.name, self.run),
@@ -447,7 +447,7 @@ class Rollout:
             now=datetime.now(UTC),
             target=describe(self.dsn),
             changes=self.release.changes,
-            against=[f"The target drifted, and nothing explains it: {each}." for each in drift[:SHOWN]],
+            drift=drift,
         )
 
 

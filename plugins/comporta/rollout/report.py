@@ -46,24 +46,23 @@ def write_rollout_report(
     now: datetime,
     target: str,
     changes: Sequence[Listed],
-    asked: Sequence[str] = (),
-    against: Sequence[str] = (),
+    drift: Sequence[str] | None = None,
 ) -> tuple[Report, str, list[str]]:
     """Write ``rollout.html`` and ``rollout.json`` into ``folder``; returns them, ``pass`` or ``stop``, and why it is a stop.
 
     ``events`` are those of ``report_events.events_of``, in any order: what stands is folded from all of them, what is shown
-    begins with this run. ``changes`` are those of the release in its order, ``asked`` those that the run was about (by default
-    what its preflight and its events say). ``against`` is what the caller found on the target that speaks against a pass: it is
-    shown as it is. Samples of ``health`` are kept in ``rollout_samples.json``, so that a later report of the run has them still.
+    begins with this run. ``changes`` are those of the release in its order. ``drift`` is what nothing explains on the target
+    now, None where nobody looked: then the events decide. Samples of ``health`` are kept in ``rollout_samples.json``, so that
+    a later report of the run has them still.
 
-    It passes only if every change that was asked for is in place and verified, or was rolled back by a person with the
-    catalogue as it must be. The same events and samples give the same digest, whenever it is written.
+    It passes only if every change of the run's preflight, and every one that it touched, is in place and verified, or was rolled
+    back by a person with the catalogue as it must be. The same events and samples give the same digest, whenever it is written.
     """
     told = facts.sort_out(events, run, started)
     names = [change.name for change in changes]
     story = tell(told.rollout, names)
-    asked = list(asked) or _asked(told.shown, run, names)
-    reasons = [*against, *_reasons(story, asked, told)]
+    asked = _asked(told.shown, run, names)
+    reasons = list(_reasons(story, asked, told, _drifted(story, told) if drift is None else drift))
     verdict = "stop" if reasons else "pass"
     drawn = facts.spans(story, told.since)
     samples = keep(folder / f"{NAME}_samples.json", (each for each in seen(health) if each.at >= told.since))
@@ -116,7 +115,16 @@ def _asked(shown: Sequence[Event], run: str, names: Sequence[str]) -> list[str]:
     return [*(name for name in names if name in found), *sorted(found.difference(names))] or list(names)
 
 
-def _reasons(story: Story, asked: Sequence[str], told: facts.Told) -> Iterator[str]:
+def _drifted(story: Story, told: facts.Told) -> Sequence[str]:
+    """What the last drift of this run was, unless a preflight has passed since."""
+    last = next((event for event in reversed(story.drifts) if event.timestamp >= told.since), None)
+    over = (event.id for event in story.preflights if event.payload.get("verdict") == "pass")
+    if last is None or any(each > last.id for each in over):
+        return ()
+    return texts(last.payload.get("differences")) or ("no difference was recorded",)
+
+
+def _reasons(story: Story, asked: Sequence[str], told: facts.Told, drift: Sequence[str]) -> Iterator[str]:
     """Why it is no pass, in full sentences; none when it is."""
     if not told.shown:
         yield "The ledger has no event of this run: no data is no good news."
@@ -126,12 +134,8 @@ def _reasons(story: Story, asked: Sequence[str], told: facts.Told) -> Iterator[s
         stops = [each for each in facts.preflights(story, told.since)[-1]["findings"] if each["severity"] == "stop"]
         named = "; ".join(f"{each['object'] or each['code']}: {each['evidence']}" for each in stops)
         yield f"The preflight stopped it: {named or 'no finding was recorded'}."
-    drift = next((event for event in reversed(story.drifts) if event.timestamp >= told.since), None)
-    if drift is not None and not any(
-        each.id > drift.id and each.payload.get("verdict") == "pass" for each in story.preflights
-    ):
-        found = texts(drift.payload.get("differences"))
-        yield f"The target drifted, and nothing explains it: {'; '.join(found[:3]) or 'no difference was recorded'}."
+    if drift:
+        yield f"The target drifted, and nothing explains it: {'; '.join(drift[:3])}."
     for name in asked:
         if (against := _against(story.changes[name], story)) is not None:
             yield f"{name} {against}."
@@ -191,8 +195,8 @@ def _sentence(story: Story, asked: Sequence[str]) -> str:
         if state in states
     ]
     brought_back = [story.changes[name].rollback for name in states.get("rolled back", ())]
-    compared = [each for each in brought_back if each is not None]
+    compared = [each for each in brought_back if each is not None and each.restored is not None]
     if compared:
         proven = sum(each.restored is True for each in compared)
-        parts.append(f"after {proven} of {len(compared)} rollbacks the catalogue is as it must be")
+        parts.append(f"after {proven} of {len(compared)} compared rollbacks the catalogue is as it must be")
     return "; ".join(parts) + "."

@@ -38,6 +38,7 @@ class Told:
     health: tuple[Event, ...]
     cleared: tuple[Event, ...]
     gates: Mapping[int, tuple[Event, ...]]
+    baseline: Event | None
     since: datetime
 
     @property
@@ -73,6 +74,7 @@ def sort_out(events: Iterable[Event], run: str, started: datetime) -> Told:
         tuple(event for event in told if event.stream.startswith("health/") and event.timestamp >= since),
         tuple(event for event in told if event.stream in {f"cleared/{each}" for each in runs} and event.timestamp >= since),
         {number: tuple(each) for number, each in gates.items() if number in used or _of_run(each, run)},
+        next((event for event in reversed(told) if event.event_type == EventType.HEALTH_BASELINE_TAKEN), None),
         since,
     )  # fmt: skip
 
@@ -157,14 +159,15 @@ def spans(story: Story, since: datetime) -> list[Span]:
 
 def acts(told: Told) -> list[dict[str, Any]]:
     """What people did: votes, clears, breakers held and released, rollbacks asked for. Numbered in order of time."""
-    cleared_runs = {event.stream.removeprefix("cleared/") for event in told.cleared}
-    found = [act for event in told.relevant if (act := _act(event, cleared_runs))]
+    found = sorted(
+        (*filter(None, map(_act, told.relevant)), *_asked_for(told)), key=lambda act: (act["at"], act["event"])
+    )
     return [{"number": nth, **plain(act)} for nth, act in enumerate(found, start=1)]
 
 
-def _act(event: Event, cleared_runs: set[str]) -> dict[str, Any] | None:
+def _act(event: Event) -> dict[str, Any] | None:
     payload = event.payload
-    act = {"at": event.timestamp, "who": event.actor, "why": str(payload.get("reason") or "")}
+    act = {"at": event.timestamp, "event": event.id, "who": event.actor, "why": str(payload.get("reason") or "")}
     vote = _DECISIONS.get(str(payload.get("decision")), "a vote")
     gate = f"gate {payload.get('gate')}, {event.phase}"
     found: dict[str, Any] | None = None
@@ -183,8 +186,6 @@ def _act(event: Event, cleared_runs: set[str]) -> dict[str, Any] | None:
         case EventType.BREAKER_RELEASED:
             held_by = event.payload.get("held_by")
             found = act | {"what": f"released {_breaker(event)}" + (f", held by {held_by}" if held_by else "")}
-        case EventType.ROLLBACK_STARTED if payload.get("root") in (None, event.phase):
-            found = _asked_for(event, act, cleared_runs)
     return found
 
 
@@ -192,16 +193,31 @@ def _breaker(event: Event) -> str:
     return "all breakers" if event.phase == EVERYTHING else f"breaker {event.phase}"
 
 
-def _asked_for(event: Event, act: dict[str, Any], cleared_runs: set[str]) -> dict[str, Any] | None:
-    """Who asked for a rollback; a clear that is an event of its own is told by that."""
-    payload = event.payload
-    why = str(payload.get("note") or payload.get("because") or "")
-    if payload.get("why") == "asked":
-        return act | {"what": f"asked for the rollback of {event.phase}", "why": why}
-    if payload.get("why") == "cleared" and run_of(event) not in cleared_runs:
-        who_cleared = str(payload.get("cleared_by") or "somebody")
-        return act | {"who": who_cleared, "what": f"cleared the rollback of {event.phase}", "why": why}
-    return None
+def _asked_for(told: Told) -> Iterator[dict[str, Any]]:
+    """Who asked for a rollback: once, however many changes go first. A clear that is an event of its own is told by that."""
+    cleared = {
+        (event.stream.removeprefix("cleared/"), task)
+        for event in told.cleared
+        for task in texts(event.payload.get("tasks"))
+    }
+    under_way: set[str] = set()
+    for event in told.shown:
+        payload = event.payload
+        root = str(payload.get("root") or event.phase)
+        if event.event_type == EventType.ROLLBACK_FINISHED and event.phase == root:
+            under_way.discard(root)
+        if event.event_type != EventType.ROLLBACK_STARTED or root in under_way:
+            continue
+        under_way.add(root)
+        act = {
+            "at": event.timestamp,
+            "event": event.id,
+            "why": str(payload.get("note") or payload.get("because") or ""),
+        }
+        if payload.get("why") == "asked":
+            yield act | {"who": event.actor, "what": f"asked for the rollback of {root}"}
+        elif payload.get("why") == "cleared" and (run_of(event), f"{root}.rollback") not in cleared:
+            yield act | {"who": str(payload.get("cleared_by") or "somebody"), "what": f"cleared the rollback of {root}"}
 
 
 def gates(told: Told) -> list[dict[str, Any]]:
@@ -322,14 +338,13 @@ def _unseen_s(samples: Sequence[HealthSample], drawn: Sequence[Span]) -> float:
 
 
 def baseline(told: Told) -> dict[str, Any] | None:
-    """The last baseline that was taken: latency of each canary, value of each signal."""
-    taken = [event for event in told.health if event.event_type == EventType.HEALTH_BASELINE_TAKEN]
-    if not taken:
+    """The last baseline that was taken, be it before this run: latency of each canary, value of each signal."""
+    if told.baseline is None:
         return None
-    payload = taken[-1].payload
-    canaries = {str(name): dict(mapping(each)) for name, each in mapping(payload.get("canaries")).items()}
+    payload = told.baseline.payload
+    timed = {str(name): dict(mapping(each)) for name, each in mapping(payload.get("canaries")).items()}
     signals = dict(mapping(payload.get("signals")))
-    return {"at": moment(taken[-1].timestamp), "canaries": canaries, "signals": signals}
+    return {"at": moment(told.baseline.timestamp), "canaries": timed, "signals": signals}
 
 
 def latencies(drawn: Sequence[Span], timed: Sequence[CanarySample]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ class Span:
 class Rollback:
     """One rollback of one change. ``restored``: the catalogue is as it must be, is not, or, None, nothing was there to compare.
 
-    ``as_proved`` says the same of the proof alone, where there is one.
+    ``proof`` is the proof that led to the same catalogue; ``left`` are the changes that stayed.
     """
 
     change: str
@@ -56,7 +56,7 @@ class Rollback:
     facts: str | None = None
     differences: tuple[str, ...] = ()
     proof: str | None = None
-    as_proved: bool | None = None
+    left: tuple[str, ...] = ()
     error: str | None = None
 
 
@@ -276,8 +276,7 @@ def _rollback(story: Story, event: Event) -> None:
     rollback.found, rollback.facts = reference(payload.get("fingerprint"))
     rollback.differences = texts(payload.get("differences"))
     rollback.proof = _optional(payload.get("proof"))
-    as_proved = payload.get("as_proved")
-    rollback.as_proved = as_proved if isinstance(as_proved, bool) else None
+    rollback.left = texts(payload.get("left"))
     _end(story, event, "rollback", "done", "")
 
 
