@@ -1,8 +1,9 @@
 """
-### Post: mail about gates
+### Post: mail about gates and rollouts
 
 Tells people by mail what the ledger recorded: a gate that opened, reminders, decisions, expiries, the minutes of the daily
-sync. Who is told of what is the escalation matrix in `config/gates.yaml`.
+sync; a rollout that was refused, stopped or finished, a change that was rolled back, a breaker that opened or is held, drift
+of the target. Who is told of what is the escalation matrix in `config/gates.yaml`.
 
 | step | what it does | touches |
 |---|---|---|
@@ -10,7 +11,7 @@ sync. Who is told of what is the escalation matrix in `config/gates.yaml`.
 | `send_mail` | sends what is due over the connection `smtp_default` | the mail server, `comporta.mail` |
 
 **Starts** by itself and always: a run waits for the next mail and sends it, then the next run waits. Leave it unpaused.
-**Nothing waits for it**: a gate opens, is decided and closes by the ledger alone, whether or not a mail about it went out.
+**Nothing waits for it**: gates and rollouts go by the ledger alone, whether or not a mail about them went out.
 
 **Why a DAG, and why `@continuous`**: the connection, the log and the retries are Airflow's, where an operator looks for them.
 A schedule of every minute would start 1,440 runs a day to find nothing in most; this starts one for each burst of mail.
@@ -33,7 +34,7 @@ from comporta.orchestration import post as steps
 
 @dag(
     dag_id="post",
-    dag_display_name="Post · mail about gates",
+    dag_display_name="Post · mail",
     schedule="@continuous",
     # Without one, the second run would have the logical date of the first, and never be made.
     start_date=datetime(2026, 1, 1, tzinfo=UTC),

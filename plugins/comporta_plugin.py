@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
+from comporta.orchestration.cleared import ClearsOnRecord
 from comporta.orchestration.early_answers import HoldEarlyAnswers
 from comporta.orchestration.fresh_forms import FreshForms
 from comporta.orchestration.lazy import LazyApp
@@ -36,6 +37,7 @@ class ComportaPlugin(AirflowPlugin):
     ]
     fastapi_root_middlewares = [  # noqa: RUF012 (as above)
         {"middleware": HoldEarlyAnswers, "name": "Answers wait until Airflow can take them"},
+        {"middleware": ClearsOnRecord, "name": "Who cleared what is on record before the answer"},
         {"middleware": FreshForms, "name": "Forms show what is asked now"},
     ]
     listeners = [listener]  # noqa: RUF012 (likewise)

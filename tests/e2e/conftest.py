@@ -28,7 +28,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-DAGS = ("pair", "single", "signatures", "many", "asks", "waits", "stock", "ours")
+DAGS = ("pair", "single", "signatures", "many", "asks", "waits", "stock", "ours", "sleeps", "scripts")
 
 SignIn = Callable[..., Page]
 

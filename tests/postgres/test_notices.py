@@ -25,6 +25,8 @@ from typer.testing import CliRunner
 
 from comporta.gates import GateRequest
 from comporta.gates.policy import GatesFile, load_policy
+from comporta.health import BreakerBook
+from comporta.health.sample import Sample
 from comporta.ledger import Ledger, NewEvent
 from comporta.notices.backoff import Patience
 from comporta.notices.commands import app as mail_commands
@@ -32,6 +34,7 @@ from comporta.notices.errors import MailDeferred, MailRefused, MailServerAway
 from comporta.notices.letters import Pages
 from comporta.notices.model import Mail, MailState
 from comporta.notices.outbox import Delivery, Outbox, look_around
+from comporta.release.health import HealthPlan
 
 HOUR = 3600
 PAGES = Pages("http://127.0.0.1:8080")
@@ -516,6 +519,112 @@ def test_minutes_go_to_everyone(desk: Desk, outbox: Outbox, directory: GatesFile
     ):
         assert text in mails[0].plain
     assert "http://127.0.0.1:8080/comporta/reports/2026-11-24/daily_sync-run1/minutes.html" in mails[0].html
+
+
+def record(control: str, stream: str, *told: tuple[str, str, dict[str, object]]) -> None:
+    """Events of a stream, each (type, phase, payload), by the rollout of one run."""
+    with Ledger(control) as ledger:
+        events = [
+            NewEvent(
+                event_type=event_type,
+                feature="catalogue-2029",
+                phase=phase,
+                actor="airflow:po",
+                payload={"run": "rollout/run1", "target": "1/gis", **payload},
+            )
+            for event_type, phase, payload in told
+        ]
+        ledger.append(stream, events)
+
+
+def test_a_rollout_that_rolls_back_and_ends_is_told_to_those_who_are_needed_and_its_end_to_everyone(
+    desk: Desk, outbox: Outbox, directory: GatesFile, control: str, server: MailServer, send: Callable[[Mail], None]
+) -> None:
+    failed = {"error": "11 rows, expected 12", "of": 3}
+    begun = {"why": "automatic", "because": "verify failed 3 times", "root": "OPT3"}
+    record(
+        control,
+        "rollout/catalogue-2029",
+        *(("rollout_verify_failed", "OPT3", {**failed, "attempt": attempt}) for attempt in (1, 2, 3)),
+        ("rollback_started", "OPT3", begun),
+        ("rollback_finished", "OPT3", {"root": "OPT3", "restored": True, "seconds": 3.0, "proof": "OPT3 · restore"}),
+        (
+            "rollout_finished",
+            "outcome",
+            {"verdict": "stop", "changes": {"OPT3": "rolled back"}, "report": "x/rollout.html"},
+        ),
+    )
+    assert outbox.take_up(directory, PAGES) == 2 + 2 + len(directory.people)
+    outbox.deliver(send)
+    assert server.subjects("dba@localhost") == [
+        "[Comporta] Rollout stopped at OPT3: verify failed 3 times",
+        "[Comporta] OPT3 was rolled back: the catalogue is as it must be",
+        "[Comporta] Rollout of catalogue-2029 finished, stop: OPT3 rolled back",
+    ]
+    assert server.subjects("cfo@localhost") == ["[Comporta] Rollout of catalogue-2029 finished, stop: OPT3 rolled back"]
+    rolled_back = next(mail for mail in outbox.mails() if mail.notice == "rolled_back")
+    assert "by itself: verify failed 3 times" in rolled_back.plain
+    assert rolled_back.gate is None
+
+
+def test_what_a_rollback_began_with_is_looked_up_also_when_it_was_taken_up_long_before(
+    desk: Desk, outbox: Outbox, directory: GatesFile, control: str
+) -> None:
+    """The post looks every moment: the letter on the end needs what was told and taken up before."""
+    stream = "rollout/catalogue-2029"
+    begun = {"why": "cleared", "because": "cleared", "root": "OPT1", "cleared_by": "dba", "note": "the map is slow"}
+    record(control, stream, ("rollback_started", "OPT2", begun))
+    record(control, stream, ("rollback_finished", "OPT2", {"root": "OPT1", "restored": True, "seconds": 2.5}))
+    record(control, stream, ("rollback_started", "OPT1", begun))
+    assert outbox.take_up(directory, PAGES) == 0
+    record(control, stream, ("rollback_finished", "OPT1", {"root": "OPT1", "restored": True, "seconds": 21.0}))
+    assert outbox.take_up(directory, PAGES) == 2
+    mail = outbox.mails()[0]
+    assert mail.subject == "[Comporta] OPT1 was rolled back with OPT2: the catalogue is as it must be"
+    assert "because dba cleared its task: the map is slow" in mail.plain
+
+
+def test_a_breaker_that_fails_its_probes_all_night_is_one_mail_to_each(
+    desk: Desk, outbox: Outbox, directory: GatesFile, control: str
+) -> None:
+    plan = HealthPlan()
+    with BreakerBook(control) as book:
+
+        def look(*, probe: bool) -> None:
+            sample = Sample(
+                breaker="disk", verdict="bad", why="used 0.99, at most 0.95", value=0.99, bound=0.95, probe=probe
+            )
+            book.report("catalogue-2029", "1/gis", "runner", [sample], plan)
+
+        assert book.become_sampler("catalogue-2029", "1/gis", "runner", plan)
+        for _ in range(plan.min_samples):
+            look(probe=False)
+            desk.pass_time(plan.every_s)
+        for _ in range(10):
+            desk.pass_time(plan.open_s)
+            assert book.admit("catalogue-2029", "1/gis", "disk", "runner", plan)
+            look(probe=True)
+        book.hold("catalogue-2029", "all", actor="dba", reason="the disk is being changed")
+    with Ledger(control) as ledger:
+        assert len(ledger.latest(100, event_type="breaker_opened")) == 11
+    outbox.take_up(directory, PAGES)
+    told = sorted((mail.recipient, mail.notice) for mail in outbox.mails())
+    assert told == [(who, notice) for who in ("dba", "po") for notice in ("breaker_held", "breaker_opened")]
+
+
+def test_a_mail_server_that_is_down_keeps_no_rollout_waiting(
+    desk: Desk, outbox: Outbox, directory: GatesFile, control: str
+) -> None:
+    def away(mail: Mail) -> None:
+        raise MailServerAway("timed out")
+
+    record(
+        control, "rollout/catalogue-2029", ("rollout_refused", "OPT1", {"step": "apply", "reasons": ["a stale proof"]})
+    )
+    outbox.take_up(directory, PAGES)
+    outbox.deliver(away)
+    record(control, "rollout/catalogue-2029", ("rollout_apply_started", "OPT1", {"gate": None}))
+    assert {mail.state for mail in outbox.mails()} == {"waiting"}
 
 
 def test_the_application_role_can_read_and_send_and_cannot_delete(desk: Desk, outbox: Outbox, control: str) -> None:

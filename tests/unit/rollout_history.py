@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from comporta.ledger import Event
 from comporta.release.model import Budget
-from comporta.rollout.report_samples import CanarySample, HealthSample
 
 START = datetime(2026, 11, 24, 10, tzinfo=UTC)
 RELEASE = "catalogue-2029"
@@ -203,7 +202,7 @@ def verify_failed() -> History:
     told.apply("OPT3", gate=gate)
     for attempt in (1, 2, 3):
         told.verify_fails("OPT3", attempt)
-    told.health("breaker_opened", "canary_errors", reason="12 of 20 looks were bad", window={"n": 20, "bad": 12, "no_data": 0},
+    told.health("breaker_opened", "errors", reason="12 of 20 samples were bad", window={"n": 20, "bad": 12, "no_data": 0},
                 last=0.6, limit=0.02)  # fmt: skip
     told.back("OPT3", why="automatic", because="verify failed 3 times", by=None)
     return told
@@ -246,47 +245,47 @@ def drifted() -> History:
     return told
 
 
-def looks(told: History, *, quiet: bool = True) -> list[HealthSample]:
-    """Health once a second from the first event to the last; one breaker never has data, one is not sampled for a while."""
-    start, end = told.events[0].timestamp, told.events[-1].timestamp
-    seconds = min(int((end - start).total_seconds()), 600)
-    limits = {
-        "canary_errors": 0.02,
-        "canary_p95": 62.0,
-        "connections": 90.0,
-        "disk_free": 0.1,
-        "lock_waits": 2.0,
-        "replication_lag": 10.0,
-    }
-    found = []
-    for second in range(seconds):
-        at = start + timedelta(seconds=second)
-        for nth, (name, limit) in enumerate(limits.items()):
-            value: float | None = limit * (0.3 + 0.1 * ((second * (nth + 3)) % 5))
-            bad = not quiet and name == "canary_errors" and second > 0.8 * seconds
-            if name == "replication_lag":
-                value = None
-            if name == "disk_free" and 0.4 * seconds < second < 0.6 * seconds:
-                continue
-            if bad:
-                value = limit * 20
-            found.append(HealthSample(at, name, "no data" if value is None else "bad" if bad else "ok", value, limit))
-    return found
+@dataclass(frozen=True)
+class Look:
+    """A sample as the control database keeps it."""
+
+    at: datetime
+    breaker: str
+    verdict: str
+    value: float | None = None
+    bound: float | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-def timings(told: History) -> list[CanarySample]:
-    """Two queries twice a second from the first event to the last, at most ten minutes; slower while a change is applied."""
+LIMITS = {
+    "connections": 0.8,
+    "dead_tuples": 0.6,
+    "disk": 0.95,
+    "errors": 0.0,
+    "latency": 62.0,
+    "lock_waits": 2.0,
+    "replication_lag": 30.0,
+}
+
+
+def looks(told: History, *, seconds: int = 600, bad: str = "") -> list[Look]:
+    """Health once a second from the first event on. ``replication_lag`` never has data, nobody looks at ``disk`` for a while,
+    and the breaker called ``bad`` is so at the end; one query in fifty fails."""
     start, end = told.events[0].timestamp, told.events[-1].timestamp
     applying = [each.timestamp for each in told.events if each.event_type == "rollout_apply_started"]
+    count = min(int((end - start).total_seconds()), seconds)
     found = []
-    for tick in range(min(int((end - start).total_seconds()), 600) * 2):
-        at = start + timedelta(seconds=tick / 2)
+    for second in range(count):
+        at = start + timedelta(seconds=second)
         slow = 2.0 if any(timedelta(0) <= at - begun < timedelta(seconds=5) for begun in applying) else 1.0
-        for name, ms in (("by_id", 0.6), ("rpc_search", 22.0)):
-            failed = name == "rpc_search" and tick % 97 == 5
-            found.append(
-                CanarySample(
-                    at, name, None if failed else ms * slow * (1 + (tick * 7 % 10) / 20), "timeout" if failed else ""
-                )
-            )
+        ms = {"by_id": 0.6 * slow * (1 + second % 7 / 10), "public_view": 22.0 * slow * (1 + second % 5 / 10)}
+        failed = {"public_view": "canceling statement due to statement timeout"} if second % 50 == 7 else {}
+        for name, bound in LIMITS.items():
+            unwell = name == bad and second > 0.8 * count
+            value = (bound or 1.0) * 3 if unwell else bound * (0.3 + second * 7 % 10 / 20)
+            detail: dict[str, Any] = {"latency": {"ms": ms}, "errors": {"failed": failed}}.get(name, {})
+            if name == "replication_lag":
+                found.append(Look(at, name, "no_data"))
+            elif name != "disk" or not 0.4 * count < second < 0.6 * count:
+                found.append(Look(at, name, "bad" if unwell else "ok", value, bound, detail))
     return found

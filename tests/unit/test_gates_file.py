@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from comporta.errors import ConfigurationError
-from comporta.gates.policy import GatesFile, load_policy
+from comporta.gates.policy import ABOUT_NO_GATE, GatesFile, When, load_policy
+from comporta.notices.model import Notice
 from comporta.release.model import load_release
 
 WHOLE = """
@@ -68,6 +70,14 @@ def test_the_production_gate_takes_four_sign_offs(shipped: GatesFile) -> None:
         ({"escalation": [{"when": "opened", "tell": ["CTO"]}]}, "escalation.0.tell: CTO is neither a role nor one of"),
         ({"escalation": [{"when": "sometimes", "tell": ["PO"]}]}, "escalation.0.when"),
         (
+            {"escalation": [{"when": "rolled_back", "tell": ["holders"]}]},
+            "escalation.0.tell: rolled_back is about no gate, so that holders is nobody",
+        ),
+        (
+            {"escalation": [{"when": "rollout_finished", "tell": ["everyone"], "gates": ["ship"]}]},
+            "escalation.0.gates: rollout_finished is about no gate",
+        ),
+        (
             {"people": {"cfo": {"name": "C", "cli": ["x"]}, "po": {"name": "P", "cli": ["x"]}}},
             "people.po.cli: x stands for cfo already",
         ),
@@ -79,6 +89,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, object], name
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path, **changes)
     assert named in str(caught.value)
+
+
+def test_every_notice_but_of_one_who_was_not_reached_is_an_occasion_of_the_matrix() -> None:
+    assert {*get_args(When), Notice.UNREACHED} == set(Notice)
+    assert set(get_args(When)) >= ABOUT_NO_GATE
 
 
 def test_who_started_the_run_and_the_author_may_not_decide(tmp_path: Path) -> None:

@@ -21,9 +21,37 @@ Hours = Annotated[float, Field(gt=0, le=24 * 366)]
 EvidenceName = Literal["scripts", "target", "dry_run", "rollback_proofs", "drills"]
 Excluded = Literal["author", "trigger"]
 When = Literal[
-    "opened", "reminder", "decided", "no_go", "expired", "blocker", "withdrawn", "evidence_changed", "minutes"
+    "opened",
+    "reminder",
+    "decided",
+    "no_go",
+    "expired",
+    "blocker",
+    "withdrawn",
+    "evidence_changed",
+    "minutes",
+    "rollout_stopped",
+    "rolled_back",
+    "rollback_failed",
+    "breaker_opened",
+    "breaker_held",
+    "drifted",
+    "rollout_finished",
 ]
-AUDIENCES = ("holders", "silent", "everyone", "askers")
+ABOUT_NO_GATE = frozenset(
+    {
+        "minutes",
+        "rollout_stopped",
+        "rolled_back",
+        "rollback_failed",
+        "breaker_opened",
+        "breaker_held",
+        "drifted",
+        "rollout_finished",
+    }
+)
+EVERYONE = "everyone"
+AUDIENCES = ("holders", "silent", EVERYONE, "askers")
 
 
 class Person(Strict):
@@ -72,7 +100,10 @@ class DailySync(Strict):
 
 
 class Escalation(Strict):
-    """Who is told when: roles by name, or holders, silent, everyone, askers; of these gates only, where any are named."""
+    """Who is told when: roles by name, or holders, silent, everyone, askers; of these gates only, where any are named.
+
+    What is about no gate (minutes, a rollout, a breaker) can be told to roles and to everyone only.
+    """
 
     when: When
     tell: tuple[str, ...] = Field(min_length=1)
@@ -163,6 +194,14 @@ def _undefined(file: GatesFile) -> Iterator[str]:
             if who not in file.roles and who not in AUDIENCES
         )
         yield from (f"escalation.{nth}.gates: no gate {name}" for name in rule.gates if name not in file.gates)
+        if rule.when in ABOUT_NO_GATE:
+            yield from (
+                f"escalation.{nth}.tell: {rule.when} is about no gate, so that {who} is nobody"
+                for who in rule.tell
+                if who in AUDIENCES and who != EVERYONE and who not in file.roles
+            )
+            if rule.gates:
+                yield f"escalation.{nth}.gates: {rule.when} is about no gate"
     yield from _twice({login: person.cli for login, person in file.people.items()})
 
 

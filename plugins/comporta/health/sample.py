@@ -57,5 +57,10 @@ def judged(breaker: str, limit: Limit, value: float | None, baseline: float | No
 
 def _bad(breaker: str, value: float, bound: float, what: str, **more: Any) -> Sample:
     return Sample(
-        breaker=breaker, verdict="bad", why=f"{what}: {value:.4g}, at most {bound:.4g}", value=value, bound=bound, **more
+        breaker=breaker,
+        verdict="bad",
+        why=f"{what}: {value:.4g}, at most {bound:.4g}",
+        value=value,
+        bound=bound,
+        **more,
     )

@@ -76,8 +76,9 @@ class EventType(StrEnum):
     BREAKER_CLOSED = "breaker_closed"
     BREAKER_HELD = "breaker_held"
     BREAKER_RELEASED = "breaker_released"
-    # Who cleared what in Airflow, stream "cleared/<dag>/<run>": feature = DAG, workflow = "airflow".
+    # Who cleared or marked what in Airflow, stream "cleared/<dag>/<run>": feature = DAG, workflow = "airflow".
     TASK_CLEARED = "task_cleared"
+    TASK_MARKED = "task_marked"
     # What Airflow says of itself, stream "airflow/<dag>/<run>": feature = DAG, workflow = "airflow", phase = task.
     TASK_STATE_CHANGED = "task_state_changed"
     RUN_STATE_CHANGED = "run_state_changed"

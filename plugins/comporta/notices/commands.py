@@ -14,7 +14,9 @@ from rich.text import Text
 
 from comporta.notices.model import Mail, MailState
 
-app = typer.Typer(help="Mail about gates: what was sent, what waits, and what failed.", no_args_is_help=True)
+app = typer.Typer(
+    help="Mail about gates and rollouts: what was sent, what waits, and what failed.", no_args_is_help=True
+)
 
 _STYLES = {MailState.SENT: "green", MailState.WAITING: "yellow", MailState.FAILED: "bold red"}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -24,6 +25,11 @@ class Pages:
     def gates(self) -> str:
         """The page on which gates are decided."""
         return f"{self.base}/comporta/gates" if self.base else ""
+
+    def run(self, run: str) -> str:
+        """The grid of a run, ``<dag>/<run id>``; a run of the command line has none."""
+        dag, _, run_id = run.partition("/")
+        return f"{self.base}/dags/{quote(dag, safe='')}/runs/{quote(run_id, safe='')}" if self.base and run_id else ""
 
     def report(self, page: str | None) -> str:
         """A page of ``archives/``."""

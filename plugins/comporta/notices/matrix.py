@@ -9,6 +9,7 @@ from comporta.gates.policy import GatesFile
 from comporta.ledger import Event
 from comporta.ledger.event import EventType
 from comporta.notices.model import Notice
+from comporta.notices.rollouts import occasion
 
 STARTED_THE_RUN = "started the run"
 
@@ -27,14 +28,17 @@ _OCCASIONS: dict[str, tuple[Notice, ...]] = {
 _LADDER = (Notice.OPENED, Notice.REMINDER, Notice.EXPIRED, Notice.BLOCKER)
 
 
-def told(event: Event, gate: Gate | None, directory: GatesFile) -> dict[str, Notice]:
+def told(event: Event, gate: Gate | None, directory: GatesFile, before: Sequence[Event] = ()) -> dict[str, Notice]:
     """Login -> what the mail tells; a person who is told for two reasons gets one mail, for the weightier one.
 
     ``gate`` is as it stands now, None for an event that is about none. What a gate asked is not asked any more once it
-    is answered: a request that was overtaken tells nobody, and the answer is a notice of its own.
+    is answered: a request that was overtaken tells nobody, and the answer is a notice of its own. ``before`` are the events
+    before this one in the stream of a rollout or of a target's health: what they told already is not told again.
     """
     if event.event_type == EventType.MINUTES_WRITTEN:
         return dict.fromkeys(_by_matrix(Notice.MINUTES, event, None, directory), Notice.MINUTES)
+    if (notice := occasion(event, before)) is not None:
+        return dict.fromkeys(_by_matrix(notice, event, None, directory), notice)
     if gate is None:
         return {}
     if event.event_type == EventType.MAIL_FAILED:

@@ -19,6 +19,13 @@ class Notice(StrEnum):
     WITHDRAWN = "withdrawn"
     EVIDENCE_CHANGED = "evidence_changed"
     MINUTES = "minutes"
+    ROLLOUT_STOPPED = "rollout_stopped"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_FAILED = "rollback_failed"
+    BREAKER_OPENED = "breaker_opened"
+    BREAKER_HELD = "breaker_held"
+    DRIFTED = "drifted"
+    ROLLOUT_FINISHED = "rollout_finished"
     UNREACHED = "unreached"
 
 

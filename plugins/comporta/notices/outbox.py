@@ -22,6 +22,8 @@ from comporta.notices.errors import MailError, MailRefused, MailServerAway
 from comporta.notices.letters import Pages, about_gate, about_minutes
 from comporta.notices.matrix import told
 from comporta.notices.model import Letter, Mail, MailState, Notice
+from comporta.notices.rollouts import TOLD_OF as ROLLOUT_TOLD_OF
+from comporta.notices.rollouts import about_rollout
 from comporta.postgres.queries import load
 
 Send = Callable[[Mail], None]
@@ -42,7 +44,9 @@ _TOLD_OF = frozenset(
         EventType.MINUTES_WRITTEN,
         EventType.MAIL_FAILED,
     }
+    | ROLLOUT_TOLD_OF
 )
+_BEFORE = 500
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -112,8 +116,9 @@ class Outbox:
         except UnknownGate as error:  # only a ledger that somebody tampered with has such an event
             log.warning("event %s (%s): %s; nobody is told", event.id, event.event_type, error.message)
             return 0
+        before = self._before(event) if event.event_type in ROLLOUT_TOLD_OF else ()
         added = 0
-        for recipient, notice in told(event, gate, directory).items():
+        for recipient, notice in told(event, gate, directory, before).items():
             person = directory.people[recipient]
             values = {
                 "event": event.id,
@@ -123,10 +128,14 @@ class Outbox:
                 "feature": event.feature,
                 "gate": gate and gate.gate,
                 "message_id": message_id(event, recipient),
-                **vars(_letter(notice, event, gate, pages, person.name)),
+                **vars(_letter(notice, event, gate, before, pages, person.name)),
             }
             added += self._conn.execute(load("comporta.notices", "owe.sql"), values).rowcount
         return added
+
+    def _before(self, event: Event) -> Sequence[Event]:
+        """What its stream told before it, as far as a letter may have to look back."""
+        return self._all(Event, "before.sql", {"stream": event.stream, "version": event.version, "limit": _BEFORE})
 
     def _gate_of(self, event: Event) -> Gate | None:
         number = event.id if event.event_type == "gate_opened" else event.payload.get("gate")
@@ -252,9 +261,13 @@ def message_id(event: Event, recipient: str) -> str:
     return f"<{event.id}.{hashlib.sha256(named.encode()).hexdigest()[:24]}@comporta.localhost>"
 
 
-def _letter(notice: Notice, event: Event, gate: Gate | None, pages: Pages, reached: str) -> Letter:
-    if gate is None:
+def _letter(
+    notice: Notice, event: Event, gate: Gate | None, before: Sequence[Event], pages: Pages, reached: str
+) -> Letter:
+    if notice == Notice.MINUTES:
         return about_minutes(event, pages)
+    if gate is None:
+        return about_rollout(notice, event, before, pages)
     return about_gate(notice, event, gate, pages, reached=reached)
 
 

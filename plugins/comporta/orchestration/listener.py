@@ -82,7 +82,7 @@ class Writer:
         while True:
             note = note or self._notes.get()
             try:
-                with self._open() as ledger:
+                with bounded_ledger(self.dsn) as ledger:
                     while note is not None:
                         self._append(ledger, note)
                         self._done()
@@ -131,16 +131,18 @@ class Writer:
             self._notes.task_done()
             self._written.notify_all()
 
-    def _open(self) -> Ledger:
-        from psycopg.conninfo import make_conninfo
 
-        from comporta.ledger import Ledger
+def bounded_ledger(dsn: str) -> Ledger:
+    """The ledger, for those who must not wait: it gives up after two seconds of signing in, of waiting and of writing."""
+    from psycopg.conninfo import make_conninfo
 
-        bounded = f"-c statement_timeout={int(_PATIENCE_S * 1000)}"
-        return Ledger(
-            make_conninfo(self.dsn, connect_timeout=int(_PATIENCE_S), options=bounded),
-            lock_timeout_ms=int(_PATIENCE_S * 1000),
-        )
+    from comporta.ledger import Ledger
+
+    bounded = f"-c statement_timeout={int(_PATIENCE_S * 1000)}"
+    return Ledger(
+        make_conninfo(dsn, connect_timeout=int(_PATIENCE_S), options=bounded),
+        lock_timeout_ms=int(_PATIENCE_S * 1000),
+    )
 
 
 _writers: dict[int, Writer] = {}

@@ -96,7 +96,10 @@ class PostgresOperator(SQLExecuteQueryOperator):
         try:
             return self.run(context)
         except Exception as error:
-            if may_pass(error) is False:
+            passes = may_pass(error)
+            if passes is not None:
+                self.log.error("%s", error)  # in words; Airflow logs the traceback
+            if passes is False:
                 raise AirflowFailException(str(error)) from error
             raise
 

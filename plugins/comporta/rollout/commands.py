@@ -52,7 +52,7 @@ def resume(change: Only = None) -> None:
     if last is None:
         raise ConfigurationError("no rollout of this release is on record", remedy="Start one: comporta rollout.")
     with _opened(settings, run=str(last.payload["run"])) as run:
-        for standing in run.board().standings.values():
+        for standing in run.record.board().standings.values():
             if standing.state == State.ROLLING_BACK:
                 run.roll_back(
                     standing.change, why="automatic" if standing.by_itself else "asked", because=standing.because
@@ -64,7 +64,7 @@ def resume(change: Only = None) -> None:
             else use_or_ask(settings, run.release, run=run.run, login=_login(settings))
         )
         wanted = _names(run, change)
-        gone = [each.change for each in run.board().standings.values() if each.state == State.ROLLED_BACK]
+        gone = [each.change for each in run.record.board().standings.values() if each.state == State.ROLLED_BACK]
         _finish(run, [name for name in wanted if change or name not in gone], go)
 
 
@@ -164,12 +164,12 @@ def _login(settings: Settings) -> str:
 
 def _last_run(run: Rollout) -> Event | None:
     """The last event of a rollout that was begun: a rollback by itself is none."""
-    return next(iter(run.ledger.latest(1, stream=run.stream, event_type=EventType.ROLLOUT_PREFLIGHTED)), None)
+    return next(iter(run.record.latest(EventType.ROLLOUT_PREFLIGHTED, 1)), None)
 
 
 def _gate_of(run: Rollout) -> int | None:
     """The gate under whose Go the run last applied something."""
-    started = run.ledger.latest(50, stream=run.stream, event_type=EventType.ROLLOUT_APPLY_STARTED)
+    started = run.record.latest(EventType.ROLLOUT_APPLY_STARTED, 50)
     gates = [event.payload.get("gate") for event in started if event.payload.get("run") == run.run]
     return int(gates[-1]) if gates and gates[-1] is not None else None
 

@@ -8,62 +8,43 @@ on record, and scripts that were cut in the middle converge.
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
-import psycopg
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from comporta.dryrun.preflight import Finding
 from comporta.errors import StatementFailed
-from comporta.gates import GateBook
 from comporta.health import BreakerBook, Health, look, monitoring, take_baseline
-from comporta.ledger import Event, EventType, Ledger, NewEvent
+from comporta.ledger import EventType, Ledger
 from comporta.postgres.connection import connect, describe
 from comporta.postgres.execution import may_pass, run_script
 from comporta.postgres.stopping import StopSwitch
-from comporta.proof import fingerprint
-from comporta.proof.fingerprint import Fingerprint, FingerprintError
+from comporta.proof.fingerprint import Fingerprint
 from comporta.release.model import Change, Release, load_release
 from comporta.reports.folder import RunFolder
 from comporta.reports.page import Report
 from comporta.rollout import checks
 from comporta.rollout.clearing import Clear, Decision, Why, decide
 from comporta.rollout.errors import BreakerOpened, RolloutRefused, VerifyFailed, WatchFailed
-from comporta.rollout.expected import Expectation, differences, schema_digest
 from comporta.rollout.go import Go
-from comporta.rollout.proven import proven_without
-from comporta.rollout.report import write_rollout_report
-from comporta.rollout.seen import canary_samples, health_sample
-from comporta.rollout.standing import Board, Seen, Standing, State
-from comporta.rollout.target import ScriptRun, Target, claimed, identity, note_backup_point
+from comporta.rollout.record import SHOWN, WORKFLOW, Looked, Record
+from comporta.rollout.report_events import events_of
+from comporta.rollout.standing import State
+from comporta.rollout.target import ScriptRun, Target, claimed, note_backup_point
 from comporta.settings import Settings
 
-STAGE = "rollout"
 TRIES = 3
 """How often a change may fail to verify, and the target be found unwell, before the change is rolled back."""
 PATIENCE_S = 600.0
-SHOWN = 20
 _PAUSE_S = 1.0
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Looked:
-    """The target beside its record: where the changes stand, and what cannot be explained (nothing: no drift)."""
-
-    board: Board
-    found: Fingerprint
-    seen: Seen
-    unexplained: tuple[str, ...] = ()
 
 
 @dataclass
@@ -77,10 +58,8 @@ class Rollout:
     started: datetime
     actor: str
     say: Say
-    ledger: Ledger
-    folder: RunFolder
+    record: Record
     stop: StopSwitch = field(default_factory=StopSwitch)
-    _writing: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
@@ -90,9 +69,9 @@ class Rollout:
         baseline of the target's health are noted."""
         self.say(f"preflight: reads {describe(self.dsn)}; changes nothing on it")
         with monitoring(self.settings, self.release, self.say), connect(self.dsn, name="comporta/preflight") as conn:
-            looked = self._look(conn)
-            findings = checks.of_target(conn, self.release, self.ledger, looked.board)
-            findings += checks.of_proofs(self.release, self.ledger, self._base(looked), self.recall)
+            looked = self.record.look(conn)
+            findings = checks.of_target(conn, self.release, self.record.ledger, looked.board)
+            findings += checks.of_proofs(self.release, self.record.ledger, self._base(looked), self.record.recall)
             findings += [checks.drifted(each) for each in looked.unexplained]
             backup = note_backup_point(conn, self.run)
             if not looked.board.standing:
@@ -101,14 +80,14 @@ class Rollout:
         for finding in findings:
             self.say(f"  {finding.severity}: {finding.object}: {finding.evidence}")
         stops = [each for each in findings if each.severity == "stop"]
-        self.record(
+        self.record.append(
             EventType.ROLLOUT_PREFLIGHTED,
             "preflight",
             verdict="stop" if stops else "pass",
             findings=[asdict(each) for each in findings],
             fingerprint=looked.seen.as_json(),
             backup=backup,
-            headroom_bytes=checks.headroom(self.ledger, self.release, looked.board),
+            headroom_bytes=checks.headroom(self.record.ledger, self.release, looked.board),
             changes=list(names) or [change.name for change in self.release.changes],
         )
         if stops:
@@ -126,17 +105,19 @@ class Rollout:
         self.say(f"{name}: {change.title}")
         self.say(f"applies {change.apply.path.name} to the target {describe(self.dsn)}")
         with self._claim() as target, self._watched():
-            looked = self._look(target.conn)
+            looked = self.record.look(target.conn)
             standing = looked.board[name]
             if standing.whole and not looked.unexplained:
                 self.say(f"{name} is {standing.state} already, by {standing.run}: nothing to do")
-                self.record(EventType.ROLLOUT_APPLY_FINISHED, name, already=True, fingerprint=looked.seen.as_json())
+                self.record.append(
+                    EventType.ROLLOUT_APPLY_FINISHED, name, already=True, fingerprint=looked.seen.as_json()
+                )
                 return
             self._refuse_apply(change, looked, go)
             self.say(f"the Go of gate {go.gate} is in force; {len(self.release.support)} support scripts first")
             for script in self.release.support:
                 run_script(target.conn, script)
-            self.record(
+            self.record.append(
                 EventType.ROLLOUT_APPLY_STARTED,
                 name,
                 fingerprint=looked.seen.as_json(),
@@ -146,8 +127,8 @@ class Rollout:
                 statements=len(change.apply.statements),
             )
             run = self._run_script(target, change, change.apply, EventType.ROLLOUT_APPLY_FAILED, guarded=True)
-            seen = self._keep(target.look(), f"{name}_applied")
-            self.record(
+            seen = self.record.keep(target.look(), f"{name}_applied")
+            self.record.append(
                 EventType.ROLLOUT_APPLY_FINISHED, name, fingerprint=seen.as_json(), already=False, **run.as_json()
             )
             self.say(f"{name}: applied in {run.seconds:.1f} s{_told(run)}")
@@ -157,7 +138,7 @@ class Rollout:
         or a lock that is not given, is no verdict: StatementFailed, to be tried again."""
         change = self.release.change(name)
         self.say(f"{name}: verifies with {change.verify.path.name} on {describe(self.dsn)}; changes nothing")
-        standing = self._standing(name)
+        standing = self.record.standing(name)
         if not standing.whole:
             raise self._refused(name, "verify", [f"{name} is {standing.state}: expected applied"])
         for attempt in range(1, TRIES + 1):
@@ -168,7 +149,9 @@ class Rollout:
             except StatementFailed as error:
                 if error.transient:
                     raise
-                self.record(EventType.ROLLOUT_VERIFY_FAILED, name, error=error.message, attempt=attempt, of=TRIES)
+                self.record.append(
+                    EventType.ROLLOUT_VERIFY_FAILED, name, error=error.message, attempt=attempt, of=TRIES
+                )
                 self.say(f"{name}: does not verify, {attempt} of {TRIES}: {error.message}")
                 if attempt == TRIES:
                     raise VerifyFailed(
@@ -177,7 +160,7 @@ class Rollout:
                     ) from error
                 time.sleep(_PAUSE_S)
             else:
-                self.record(
+                self.record.append(
                     EventType.ROLLOUT_VERIFY_PASSED, name, seconds=round(time.monotonic() - began, 3), attempt=attempt
                 )
                 self.say(f"{name}: verified")
@@ -186,20 +169,20 @@ class Rollout:
     def watch(self, name: str) -> None:
         """Let the change stand under the breakers for the time that the release gives it; WatchFailed when the target is found
         unwell three times in a row, or nobody can say at the end that it is well."""
-        standing = self._standing(name)
+        standing = self.record.standing(name)
         if standing.state not in (State.VERIFIED, State.WATCHING, State.WATCH_FAILED, State.IN_PLACE):
             raise self._refused(name, "watch", [f"{name} is {standing.state}: expected verified"])
         soak_s = self.release.rollout.soak_s
         self.say(f"{name}: watches the health of {describe(self.dsn)} for {soak_s:g} s; changes nothing")
-        self.record(EventType.ROLLOUT_WATCH_STARTED, name, soak_s=soak_s)
+        self.record.append(EventType.ROLLOUT_WATCH_STARTED, name, soak_s=soak_s)
         with self._watched():
             health, failures = self._soak(soak_s)
         if health.state == "ok" and failures < TRIES:
-            self.record(EventType.ROLLOUT_WATCH_PASSED, name, soak_s=soak_s, health=health.as_json())
+            self.record.append(EventType.ROLLOUT_WATCH_PASSED, name, soak_s=soak_s, health=health.as_json())
             self.say(f"{name}: in place, and the target is well. Clear the task rollback to take it back.")
             return
         reasons = list(health.why) or [f"the target is {health.state}"]
-        self.record(EventType.ROLLOUT_WATCH_FAILED, name, reasons=reasons, health=health.as_json())
+        self.record.append(EventType.ROLLOUT_WATCH_FAILED, name, reasons=reasons, health=health.as_json())
         raise WatchFailed(
             f"{name}: {'; '.join(reasons)}",
             remedy=f"{name} is rolled back; the rest is not started. See `comporta health status`.",
@@ -207,13 +190,13 @@ class Rollout:
 
     def rollback_if_due(self, name: str, cycle: int) -> Decision:
         """What the task ``rollback`` of a change does: arm itself, or roll back, as ``decide`` says."""
-        decision = decide(self._standing(name), run=self.run, cycle=cycle, clear=self._last_clear(name))
+        decision = decide(self.record.standing(name), run=self.run, cycle=cycle, clear=self.record.last_clear(name))
         if decision.kind == "arm":
-            self.record(EventType.ROLLBACK_ARMED, name, forward=self._standing(name).forward, cycle=cycle)
+            self.record.append(EventType.ROLLBACK_ARMED, name, forward=self.record.standing(name).forward, cycle=cycle)
         if decision.kind == "roll back":
-            clear = self._last_clear(name)
+            clear = self.record.last_clear(name)
             if not self.roll_back(name, why=decision.why, because=decision.because, clear=clear):
-                standing = self._standing(name)
+                standing = self.record.standing(name)
                 return Decision(
                     "nothing", f"{name} is {standing.state}, by {standing.actor}: somebody else did it meanwhile"
                 )
@@ -224,21 +207,21 @@ class Rollout:
         change = self.release.change(name)
         gone: list[str] = []
         with self._claim() as target:
-            self._look(target.conn)  # what was rolled back by hand need not be rolled back again
+            drift = self.record.look(target.conn).unexplained  # and what was rolled back by hand need not be again
             for script in self.release.support:
                 run_script(target.conn, script)
             for each in (*self.release.dependants(name), change):
-                standing = self._standing(each.name)
+                standing = self.record.standing(each.name)
                 if not standing.on_target:
                     self.say(f"{each.name} is {standing.state}: nothing to roll back")
                     continue
-                self._roll_back_one(target, each, root=name, why=why, because=because, clear=clear)
+                self._roll_back_one(target, each, root=name, why=why, because=because, clear=clear, drift=drift)
                 gone.append(each.name)
         return tuple(gone)
 
     def not_restored(self, root: str) -> list[str]:
         """What the rollbacks of this run that were asked for ``root`` did not restore, in sentences."""
-        found = self.ledger.latest(SHOWN, stream=self.stream, event_type=EventType.ROLLBACK_FINISHED)
+        found = self.record.latest(EventType.ROLLBACK_FINISHED)
         return [
             f"{event.phase}: the target is not as it was: {'; '.join(event.payload['differences'])}"
             for event in found
@@ -259,7 +242,7 @@ class Rollout:
                 self.say(f"{name}: {failure.message}")
                 self._persisting(partial(self.roll_back, name, why="automatic", because=failure.message))
                 return False
-            self.record(EventType.ROLLBACK_ARMED, name, forward=self._standing(name).forward, cycle=0)
+            self.record.append(EventType.ROLLBACK_ARMED, name, forward=self.record.standing(name).forward, cycle=0)
         return True
 
     def _persisting(self, step: Callable[[], Any]) -> None:
@@ -277,10 +260,9 @@ class Rollout:
         """Write the report, and say whether the changes of this run are as they should be: pass when each is in place, or was
         rolled back by a person. The target is looked at once more."""
         with connect(self.dsn, name="comporta/outcome") as conn:
-            looked = self._look(conn)
-        report, verdict = self._report()
-        reasons = json.loads(report.json.read_text(encoding="utf-8"))["reasons"]
-        self.record(
+            looked = self.record.look(conn)
+        report, verdict, reasons = self._report(looked.unexplained)
+        self.record.append(
             EventType.ROLLOUT_FINISHED,
             "outcome",
             verdict=verdict,
@@ -296,11 +278,7 @@ class Rollout:
     def look(self) -> Looked:
         """The target beside its record now; what somebody did by hand is recorded with its explanation."""
         with connect(self.dsn, name="comporta/look") as conn:
-            return self._look(conn)
-
-    def board(self) -> Board:
-        """Where the changes stand, by the ledger alone."""
-        return Board.fold(self._events(self.stream), [change.name for change in self.release.changes], self.target)
+            return self.record.look(conn)
 
     # -- what they are made of ---------------------------------------------------------------------------------------
 
@@ -308,54 +286,6 @@ class Rollout:
     def dsn(self) -> str:
         """The target's."""
         return self.settings.require("target")
-
-    @property
-    def stream(self) -> str:
-        """All runs of a release write one stream: who appends sees what the others did."""
-        return f"rollout/{self.release.name}"
-
-    @cached_property
-    def target(self) -> str:
-        """Which target the ledger speaks of."""
-        with connect(self.dsn, name="comporta/look") as conn:
-            return identity(conn)
-
-    def record(self, event_type: EventType, phase: str, **payload: Any) -> None:
-        """Append an event of this run."""
-        event = NewEvent(
-            event_type=event_type,
-            feature=self.release.name,
-            workflow=STAGE,
-            phase=phase,
-            payload={"run": self.run, "target": self.target, **payload},
-            actor=self.actor,
-        )
-        with self._writing:
-            self.ledger.append(self.stream, [event])
-
-    def recall(self, seen: Seen) -> Fingerprint | None:
-        """The facts of a fingerprint on record; None when their file is gone, or is not what was recorded
-        (``validity`` checks by itself, and asks without a digest)."""
-        try:
-            found = Fingerprint.from_json(
-                json.loads((self.settings.archives_path / seen.facts).read_text(encoding="utf-8"))
-            )
-        except (OSError, ValueError, KeyError, FingerprintError):
-            return None
-        return found if seen.digest in ("", schema_digest(found)) else None
-
-    def _events(self, stream: str) -> Iterator[Event]:
-        after = 0
-        while page := self.ledger.read(stream, after=after):
-            yield from page
-            after = page[-1].id
-
-    def _standing(self, name: str) -> Standing:
-        return self.board()[self.release.change(name).name]
-
-    def _keep(self, found: Fingerprint, name: str) -> Seen:
-        file = self.folder.write(f"{name}_{time.time_ns()}", found.as_json())
-        return Seen(schema_digest(found), str(file.relative_to(self.settings.archives_path)))
 
     @contextmanager
     def _claim(self) -> Iterator[Target]:
@@ -367,57 +297,11 @@ class Rollout:
         with monitoring(self.settings, self.release, self.say):
             yield
 
-    def _look(self, conn: psycopg.Connection) -> Looked:
-        """Compare target and record, and put on record what somebody else did."""
-        found, board = fingerprint.take(conn), self.board()
-        kept = self._keep(found, "seen")
-        # Where a script was cut, the target is in between, and no record says how that looks.
-        if not board.settled or board.last is None or board.last.digest == kept.digest:
-            return Looked(board, found, kept)
-        expectation = Expectation.recall(board, self.recall)
-        names = expectation.standing_in(found, self.release, board.standing) if expectation else None
-        if names is not None and set(names) == set(board.standing):
-            return Looked(board, found, kept)
-        if names is not None:
-            self._explain(board, names, kept)
-            return Looked(self.board(), found, kept)
-        told = self._differences(board, expectation, found)
-        self._record_drift(told, kept)
-        return Looked(board, found, kept, tuple(told))
-
-    def _explain(self, board: Board, names: Sequence[str], seen: Seen) -> None:
-        for name, standing in board.standings.items():
-            if standing.on_target != (name in names):
-                found = "in place" if name in names else "absent"
-                explains = f"the target looks exactly as it does where {', '.join(names) or 'no change'} stands"
-                self.say(f"{name} is {standing.state} by the ledger, and {found} on the target: done outside Comporta")
-                self.record(
-                    EventType.ROLLOUT_CHANGE_FOUND,
-                    name,
-                    found=found,
-                    by="outside Comporta",
-                    explains=explains,
-                    fingerprint=seen.as_json(),
-                )
-
-    def _differences(self, board: Board, expectation: Expectation | None, found: Fingerprint) -> list[str]:
-        expected = expectation.with_changes(board.standing) if expectation else None
-        if expected is None and board.last is not None:
-            expected = self.recall(board.last)
-        if expected is None:
-            return ["the target's fingerprint is not the one on record, whose facts are no longer kept under archives/"]
-        return differences(expected, found)[:SHOWN] or ["a property of the target differs from the one on record"]
-
-    def _record_drift(self, told: Sequence[str], seen: Seen) -> None:
-        last = self.ledger.latest(1, stream=self.stream, event_type=EventType.ROLLOUT_DRIFTED)
-        if not last or (last[0].payload.get("fingerprint") or {}).get("digest") != seen.digest:
-            self.record(EventType.ROLLOUT_DRIFTED, "drift", differences=list(told), fingerprint=seen.as_json())
-
     def _base(self, looked: Looked) -> Fingerprint | None:
         """The target as the proofs must have seen it: without any change of the release."""
         if not looked.board.standing:
             return looked.found
-        return self.recall(looked.board.base) if looked.board.base else None
+        return self.record.recall(looked.board.base) if looked.board.base else None
 
     def _refuse_apply(self, change: Change, looked: Looked, go: Go) -> None:
         reasons = list(looked.unexplained)
@@ -431,7 +315,7 @@ class Rollout:
         ]
         half = [each.change for each in board.standings.values() if each.on_target and not each.whole]
         reasons += [f"{name} is {board[name].state}" for name in half if name != change.name]
-        statuses = checks.proofs(self.release, self.ledger, self._base(looked), self.recall)
+        statuses = checks.proofs(self.release, self.record.ledger, self._base(looked), self.record.recall)
         reasons += [
             f"the proof {each.subject} · {each.scenario} is {each.state}: {'; '.join(each.reasons)}"
             for each in statuses
@@ -444,7 +328,7 @@ class Rollout:
             raise self._refused(change.name, "apply", reasons)
 
     def _refused(self, name: str, step: str, reasons: Sequence[str]) -> RolloutRefused:
-        self.record(EventType.ROLLOUT_REFUSED, name, step=step, reasons=list(reasons))
+        self.record.append(EventType.ROLLOUT_REFUSED, name, step=step, reasons=list(reasons))
         return RolloutRefused(
             f"{step} of {name}", reasons, remedy="Nothing ran. Put right what is named, then clear this task."
         )
@@ -461,7 +345,7 @@ class Rollout:
         try:
             return target.run(script, change.budget, bad=bad if guarded else lambda: None)
         except (StatementFailed, BreakerOpened) as error:
-            self.record(
+            self.record.append(
                 failed,
                 change.name,
                 error=error.message,
@@ -474,8 +358,9 @@ class Rollout:
             raise
 
     def _health(self) -> Health:
-        """The target's health; where there is no data yet, the samples that are being taken are waited for."""
-        ends = time.monotonic() + self.release.health.window_s
+        """The target's health; where there is no data yet, the samples that are being taken are waited for. Who took them may have
+        died, and nobody else takes any until that is certain."""
+        ends = time.monotonic() + self.release.health.window_s + self.release.health.stale_s
         while (health := look(self.settings, self.release)).state == "no data" and time.monotonic() < ends:
             time.sleep(min(1.0, self.release.health.every_s))
         return health
@@ -496,13 +381,21 @@ class Rollout:
             time.sleep(every)
 
     def _roll_back_one(
-        self, target: Target, change: Change, *, root: str, why: Why, because: str, clear: Clear | None
+        self,
+        target: Target,
+        change: Change,
+        *,
+        root: str,
+        why: Why,
+        because: str,
+        clear: Clear | None,
+        drift: Sequence[str],
     ) -> None:
         name = change.name
         for_whom = "" if name == root else f", because {root} goes and {name} stands on it"
         self.say(f"rolls {name} back with {change.rollback.path.name} on {describe(self.dsn)}{for_whom}")
-        seen = self._keep(target.look(), f"{name}_before_rollback")
-        self.record(
+        seen = self.record.keep(target.look(), f"{name}_before_rollback")
+        self.record.append(
             EventType.ROLLBACK_STARTED,
             name,
             why=why,
@@ -514,76 +407,39 @@ class Rollout:
         )
         run = self._run_script(target, change, change.rollback, EventType.ROLLBACK_FAILED, guarded=False, root=root)
         found = target.look()
-        kept = self._keep(found, f"{name}_rolled_back")
-        comparison = self._compare(name, found)
-        self.record(
-            EventType.ROLLBACK_FINISHED, name, root=root, fingerprint=kept.as_json(), **comparison, **run.as_json()
+        kept = self.record.keep(found, f"{name}_rolled_back")
+        left = [each for each in self.record.board().standing if each != name]
+        comparison = self.record.compare(left, found, drift)
+        self.record.append(
+            EventType.ROLLBACK_FINISHED,
+            name,
+            root=root,
+            left=left,
+            fingerprint=kept.as_json(),
+            expected=comparison.expected,
+            restored=comparison.restored,
+            differences=list(comparison.differences[:SHOWN]),
+            proof=comparison.proof,
+            **run.as_json(),
         )
         told = {
-            True: "the target is as it was",
-            False: "THE TARGET IS NOT AS EXPECTED",
-            None: "not compared",
+            True: f"the target is as {f'proved ({comparison.proof})' if comparison.proof else 'it was'}",
+            False: "THE TARGET IS NOT AS IT WAS",
+            None: f"nothing on record says how the target looks with {', '.join(left)} alone",
         }
-        self.say(f"{name}: rolled back in {run.seconds:.1f} s{_told(run)}; {told[comparison['restored']]}")
-        for each in comparison["differences"]:
+        self.say(f"{name}: rolled back in {run.seconds:.1f} s{_told(run)}; {told[comparison.restored]}")
+        for each in comparison.differences:
             self.say(f"  {each}")
 
-    def _compare(self, name: str, found: Fingerprint) -> dict[str, Any]:
-        """The target after a rollback beside what it must be: by its own record, and by what STAGE 3 proved."""
-        board = self.board()
-        left = [each for each in board.standing if each != name]
-        expectation = Expectation.recall(board, self.recall)
-        expected = expectation.with_changes(left) if expectation else None
-        digest = schema_digest(found)
-        base = board.base.digest if board.base else ""
-        proofs = self.ledger.every(event_type=EventType.PROOF_RECORDED)
-        proven = proven_without(proofs, self.release, left, base)
-        named = differences(expected, found) if expected else []
-        restored: bool | None = None
-        if proven is not None and proven.digest == digest:
-            restored, named = True, []
-        elif expected is not None:
-            restored = not named
-        elif proven is not None:
-            restored, named = False, ["the digest differs from the proven one, and the facts to name what are not kept"]
-        return {
-            "expected": schema_digest(expected) if expected else proven.digest if proven else None,
-            "restored": restored,
-            "differences": named[:SHOWN],
-            "proof": proven.key if proven else None,
-            "as_proved": None if proven is None else proven.digest == digest,
-        }
+    def _report(self, drift: Sequence[str]) -> tuple[Report, str, list[str]]:
+        from comporta.rollout.report import write_rollout_report  # it draws plots: one task in sixteen needs it
 
-    def _last_clear(self, name: str) -> Clear | None:
-        """The last clear of this run's task ``<change>.rollback`` that the API server saw."""
-        task = f"{name}.rollback"
-        found = self.ledger.latest(SHOWN, stream=f"cleared/{self.run}", event_type=EventType.TASK_CLEARED)
-        for event in reversed(found):
-            tasks = event.payload.get("tasks") or ()
-            if task in tasks or event.payload.get("whole_run"):
-                forward = {f"{name}.{step}" for step in ("apply", "verify", "watch")}
-                alone = not event.payload.get("whole_run") and not forward & set(tasks)
-                return Clear(event.id, event.actor, event.payload.get("note"), alone)
-        return None
-
-    def _report(self) -> tuple[Report, str]:
-        told = [
-            *self._events(self.stream),
-            *self._events(f"health/{self.release.name}"),
-            *self._events(f"cleared/{self.run}"),
-        ]
-        started = [event for event in told if event.event_type == EventType.ROLLOUT_APPLY_STARTED]
-        used = {int(event.payload["gate"]) for event in started if event.payload.get("gate")}
-        with GateBook(self.settings.require("control")) as gates:
-            asked = {gate.gate for gate in gates.list(asker_prefix=f"{self.run}/", limit=SHOWN)}
-            told += [event for gate in sorted(asked | used) for event in gates.history(gate)]
         with BreakerBook(self.settings.require("control")) as book:
-            samples = book.samples(self.release.name, since=self.started, target=self.target)
+            samples = book.samples(self.release.name, target=self.record.target)
         return write_rollout_report(
-            self.folder.path,
-            events=told,
-            health=[health_sample(each) for each in samples],
-            canaries=[run for each in samples for run in canary_samples(each)],
+            self.record.folder.path,
+            events=events_of(self.record.ledger, self.release.name, self.run),
+            health=samples,
             release_name=self.release.name,
             title=self.release.title,
             run=self.run,
@@ -591,6 +447,7 @@ class Rollout:
             now=datetime.now(UTC),
             target=describe(self.dsn),
             changes=self.release.changes,
+            drift=drift,
         )
 
 
@@ -615,7 +472,14 @@ def open_rollout(
             started=started,
             actor=actor,
             say=say,
-            ledger=ledger,
-            folder=RunFolder.make(settings.archives_path, STAGE, run, started),
+            record=Record(
+                settings,
+                release,
+                run,
+                actor,
+                say,
+                ledger,
+                RunFolder.make(settings.archives_path, WORKFLOW, run, started),
+            ),
             stop=stop or StopSwitch(),
         )

@@ -16,7 +16,7 @@ from comporta.release.model import Budget
 from comporta.reports.page import Report, write_report
 from comporta.rollout import report_facts as facts
 from comporta.rollout import report_plots as plots
-from comporta.rollout.report_samples import CanarySample, HealthSample
+from comporta.rollout.report_samples import Sampled, canaries, keep, seen
 from comporta.rollout.report_story import ChangeStory, Story, run_of, tell, texts
 
 NAME = "rollout"
@@ -38,8 +38,7 @@ def write_rollout_report(
     folder: Path,
     *,
     events: Iterable[Event],
-    health: Sequence[HealthSample] = (),
-    canaries: Sequence[CanarySample] = (),
+    health: Iterable[Sampled] = (),
     release_name: str,
     title: str,
     run: str,
@@ -47,25 +46,29 @@ def write_rollout_report(
     now: datetime,
     target: str,
     changes: Sequence[Listed],
-) -> tuple[Report, str]:
-    """Write ``rollout.html`` and ``rollout.json`` into ``folder``; the verdict is ``pass`` or ``stop``.
+    drift: Sequence[str] | None = None,
+) -> tuple[Report, str, list[str]]:
+    """Write ``rollout.html`` and ``rollout.json`` into ``folder``; returns them, ``pass`` or ``stop``, and why it is a stop.
 
-    ``events`` are those of the streams rollout/<release>, health/<release>, cleared/... and of the gates, from the beginning of
-    the release, in any order: what stands is folded from all of them, what is shown begins with this run. ``changes`` are those
-    of the release in its order. It passes only if every change that this run was about is in place and verified, or was rolled
-    back by a person with the catalogue as proven. The same events and samples give the same digest, whenever it is written.
+    ``events`` are those of ``report_events.events_of``, in any order: what stands is folded from all of them, what is shown
+    begins with this run. ``changes`` are those of the release in its order. ``drift`` is what nothing explains on the target
+    now, None where nobody looked: then the events decide. Samples of ``health`` are kept in ``rollout_samples.json``, so that
+    a later report of the run has them still.
+
+    It passes only if every change of the run's preflight, and every one that it touched, is in place and verified, or was rolled
+    back by a person with the catalogue as it must be. The same events and samples give the same digest, whenever it is written.
     """
     told = facts.sort_out(events, run, started)
     names = [change.name for change in changes]
-    budgets = {change.name: change.budget for change in changes}
     story = tell(told.rollout, names)
     asked = _asked(told.shown, run, names)
-    reasons = list(_reasons(story, asked, told))
+    reasons = list(_reasons(story, asked, told, _drifted(story, told) if drift is None else drift))
     verdict = "stop" if reasons else "pass"
     drawn = facts.spans(story, told.since)
-    health = [sample for sample in health if sample.at >= told.since]
-    canaries = [sample for sample in canaries if sample.at >= told.since]
-    acts, transitions, locks = facts.acts(told), facts.transitions(told), facts.locks(drawn, budgets)
+    samples = keep(folder / f"{NAME}_samples.json", (each for each in seen(health) if each.at >= told.since))
+    timed = canaries(samples)
+    locks = facts.locks(drawn, {change.name: change.budget for change in changes})
+    acts, transitions = facts.acts(told), facts.transitions(told)
     data: dict[str, Any] = {
         "name": release_name,
         "title": title,
@@ -84,23 +87,23 @@ def write_rollout_report(
         "gates": facts.gates(told),
         "locks": locks,
         "baseline": facts.baseline(told),
-        "latencies": facts.latencies(drawn, canaries),
-        "breakers": facts.breakers(health, transitions),
+        "latencies": facts.latencies(drawn, timed),
+        "breakers": facts.breakers(samples, transitions, drawn),
         "transitions": transitions,
         "failures": facts.failures(story, told.since),
         "preflights": facts.preflights(story, told.since),
         "drifts": facts.drifts(story, told.since),
         "events": facts.lines(told),
-        "samples": {"health": facts.counted(health), "canaries": facts.counted(canaries)},
+        "samples": {"health": facts.counted(samples), "queries": facts.counted(timed)},
     }
     figures = {
         "timelines": plots.timelines(drawn, transitions, acts, list(story.changes)),
         "locks": plots.locks(locks),
-        "latencies": plots.latencies(drawn, canaries),
-        "breakers": plots.breakers(health, transitions),
-        "values": plots.values(health),
+        "latencies": plots.latencies(drawn, timed),
+        "breakers": plots.breakers(samples, transitions),
+        "values": plots.values(samples),
     }
-    return write_report(folder, NAME, "rollout.html.j2", data, figures, now), verdict
+    return write_report(folder, NAME, "rollout.html.j2", data, figures, now), verdict, reasons
 
 
 def _asked(shown: Sequence[Event], run: str, names: Sequence[str]) -> list[str]:
@@ -112,7 +115,16 @@ def _asked(shown: Sequence[Event], run: str, names: Sequence[str]) -> list[str]:
     return [*(name for name in names if name in found), *sorted(found.difference(names))] or list(names)
 
 
-def _reasons(story: Story, asked: Sequence[str], told: facts.Told) -> Iterator[str]:
+def _drifted(story: Story, told: facts.Told) -> Sequence[str]:
+    """What the last drift of this run was, unless a preflight has passed since."""
+    last = next((event for event in reversed(story.drifts) if event.timestamp >= told.since), None)
+    over = (event.id for event in story.preflights if event.payload.get("verdict") == "pass")
+    if last is None or any(each > last.id for each in over):
+        return ()
+    return texts(last.payload.get("differences")) or ("no difference was recorded",)
+
+
+def _reasons(story: Story, asked: Sequence[str], told: facts.Told, drift: Sequence[str]) -> Iterator[str]:
     """Why it is no pass, in full sentences; none when it is."""
     if not told.shown:
         yield "The ledger has no event of this run: no data is no good news."
@@ -122,12 +134,8 @@ def _reasons(story: Story, asked: Sequence[str], told: facts.Told) -> Iterator[s
         stops = [each for each in facts.preflights(story, told.since)[-1]["findings"] if each["severity"] == "stop"]
         named = "; ".join(f"{each['object'] or each['code']}: {each['evidence']}" for each in stops)
         yield f"The preflight stopped it: {named or 'no finding was recorded'}."
-    drift = next((event for event in reversed(story.drifts) if event.timestamp >= told.since), None)
-    if drift is not None and not any(
-        each.id > drift.id and each.payload.get("verdict") == "pass" for each in story.preflights
-    ):
-        found = texts(drift.payload.get("differences"))
-        yield f"The target drifted, and nothing explains it: {'; '.join(found[:3]) or 'no difference was recorded'}."
+    if drift:
+        yield f"The target drifted, and nothing explains it: {'; '.join(drift[:3])}."
     for name in asked:
         if (against := _against(story.changes[name], story)) is not None:
             yield f"{name} {against}."
@@ -150,7 +158,7 @@ def _against(change: ChangeStory, story: Story) -> str | None:
         case "not applied", _ if change.refused:
             text = f"was refused before its first statement: {'; '.join(change.refused)}"
         case "rolled back", _:
-            text = _against_rollback(change)
+            text = _against_rollback(change, story)
         case "in place", _ if change.watched == "failed":
             text = "stands although its watch failed"
         case "in place", _ if change.watched == "under way":
@@ -160,16 +168,20 @@ def _against(change: ChangeStory, story: Story) -> str | None:
     return text
 
 
-def _against_rollback(change: ChangeStory) -> str | None:
+def _against_rollback(change: ChangeStory, story: Story) -> str | None:
     rollback = change.rollback
     if rollback is None:  # by hand, and explained
         return None
     if rollback.restored is False:
         count = len(rollback.differences)
-        return f"was rolled back, and the catalogue is not as proven: {count} difference{'' if count == 1 else 's'}"
+        return f"was rolled back, and the catalogue is not as it must be: {count} difference{'' if count == 1 else 's'}"
     if rollback.why == "automatic":
         return f"was rolled back by itself: {rollback.because or 'no reason was recorded'}"
-    return None if rollback.restored else "was rolled back, and nothing says whether the catalogue is as it was"
+    root = story.changes[rollback.root].rollback if rollback.root in story.changes else None
+    # What goes first because another goes leaves the catalogue as nobody has proved it: it is compared when all have gone.
+    if rollback.restored or (root is not None and root.restored and root.started > rollback.started):
+        return None
+    return "was rolled back, and nothing says whether the catalogue is as it was"
 
 
 def _sentence(story: Story, asked: Sequence[str]) -> str:
@@ -183,8 +195,8 @@ def _sentence(story: Story, asked: Sequence[str]) -> str:
         if state in states
     ]
     brought_back = [story.changes[name].rollback for name in states.get("rolled back", ())]
-    compared = [each for each in brought_back if each is not None]
+    compared = [each for each in brought_back if each is not None and each.restored is not None]
     if compared:
         proven = sum(each.restored is True for each in compared)
-        parts.append(f"after {proven} of {len(compared)} rollbacks the catalogue is as proven")
+        parts.append(f"after {proven} of {len(compared)} compared rollbacks the catalogue is as it must be")
     return "; ".join(parts) + "."

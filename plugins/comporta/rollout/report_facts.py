@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from comporta.ledger import Event, EventType
+from comporta.release.health import EVERYTHING
 from comporta.release.model import Budget
 from comporta.reports.page import digest_of
 from comporta.rollout.report_samples import CanarySample, HealthSample, by_name, latency, stretches
@@ -24,7 +25,6 @@ _TRANSITIONS = {
     EventType.BREAKER_HELD: "held open",
     EventType.BREAKER_RELEASED: "released",
 }
-_STANDS_OPEN = ("opened", "held open", "probing")
 _DECISIONS = {"go": "Go", "no_go": "No-Go"}
 _WHY = {"automatic": "by itself", "cleared": "cleared", "asked": "asked for"}
 
@@ -38,6 +38,7 @@ class Told:
     health: tuple[Event, ...]
     cleared: tuple[Event, ...]
     gates: Mapping[int, tuple[Event, ...]]
+    baseline: Event | None
     since: datetime
 
     @property
@@ -48,11 +49,14 @@ class Told:
 
 
 def sort_out(events: Iterable[Event], run: str, started: datetime) -> Told:
-    """The events of one run: from its beginning on, whatever other run also touched the release since.
+    """The events of one run: from its beginning on, whatever other run also touched the release since, on the same target.
 
     A gate belongs to the run when a change was applied on it, or when the run itself put or used it.
     """
     told = sorted(events, key=lambda event: event.id)
+    rollout = tuple(event for event in told if event.stream.startswith("rollout/"))
+    places = [event.payload["target"] for event in rollout if run_of(event) == run and event.payload.get("target")]
+    told = [event for event in told if not places or event.payload.get("target", places[-1]) == places[-1]]
     rollout = tuple(event for event in told if event.stream.startswith("rollout/"))
     since = min([started, *(event.timestamp for event in rollout if run_of(event) == run)])
     shown = tuple(event for event in rollout if event.timestamp >= since)
@@ -70,13 +74,14 @@ def sort_out(events: Iterable[Event], run: str, started: datetime) -> Told:
         tuple(event for event in told if event.stream.startswith("health/") and event.timestamp >= since),
         tuple(event for event in told if event.stream in {f"cleared/{each}" for each in runs} and event.timestamp >= since),
         {number: tuple(each) for number, each in gates.items() if number in used or _of_run(each, run)},
+        next((event for event in reversed(told) if event.event_type == EventType.HEALTH_BASELINE_TAKEN), None),
         since,
     )  # fmt: skip
 
 
 def _of_run(gate: Sequence[Event], run: str) -> bool:
     askers = (event.payload.get("asker") or event.payload.get("consumer") for event in gate)
-    return any(str(asker).startswith(f"{run}/") for asker in askers)
+    return any(asker == run or str(asker).startswith(f"{run}/") for asker in askers)
 
 
 # -- changes and rollbacks ---------------------------------------------------------------------------------------------
@@ -154,14 +159,15 @@ def spans(story: Story, since: datetime) -> list[Span]:
 
 def acts(told: Told) -> list[dict[str, Any]]:
     """What people did: votes, clears, breakers held and released, rollbacks asked for. Numbered in order of time."""
-    cleared_runs = {event.stream.removeprefix("cleared/") for event in told.cleared}
-    found = [act for event in told.relevant if (act := _act(event, cleared_runs))]
+    found = sorted(
+        (*filter(None, map(_act, told.relevant)), *_asked_for(told)), key=lambda act: (act["at"], act["event"])
+    )
     return [{"number": nth, **plain(act)} for nth, act in enumerate(found, start=1)]
 
 
-def _act(event: Event, cleared_runs: set[str]) -> dict[str, Any] | None:
+def _act(event: Event) -> dict[str, Any] | None:
     payload = event.payload
-    act = {"at": event.timestamp, "who": event.actor, "why": str(payload.get("reason") or "")}
+    act = {"at": event.timestamp, "event": event.id, "who": event.actor, "why": str(payload.get("reason") or "")}
     vote = _DECISIONS.get(str(payload.get("decision")), "a vote")
     gate = f"gate {payload.get('gate')}, {event.phase}"
     found: dict[str, Any] | None = None
@@ -176,24 +182,42 @@ def _act(event: Event, cleared_runs: set[str]) -> dict[str, Any] | None:
             whole = "the whole run" if payload.get("whole_run") else ", ".join(texts(payload.get("tasks"))) or "tasks"
             found = act | {"what": f"cleared {whole}", "why": str(payload.get("note") or "")}
         case EventType.BREAKER_HELD:
-            found = act | {"what": f"held breaker {event.phase} open"}
+            found = act | {"what": f"held {_breaker(event)} open"}
         case EventType.BREAKER_RELEASED:
-            found = act | {"what": f"released breaker {event.phase}"}
-        case EventType.ROLLBACK_STARTED if payload.get("root") in (None, event.phase):
-            found = _asked_for(event, act, cleared_runs)
+            held_by = event.payload.get("held_by")
+            found = act | {"what": f"released {_breaker(event)}" + (f", held by {held_by}" if held_by else "")}
     return found
 
 
-def _asked_for(event: Event, act: dict[str, Any], cleared_runs: set[str]) -> dict[str, Any] | None:
-    """Who asked for a rollback; a clear that is an event of its own is told by that."""
-    payload = event.payload
-    why = str(payload.get("note") or payload.get("because") or "")
-    if payload.get("why") == "asked":
-        return act | {"what": f"asked for the rollback of {event.phase}", "why": why}
-    if payload.get("why") == "cleared" and run_of(event) not in cleared_runs:
-        who_cleared = str(payload.get("cleared_by") or "somebody")
-        return act | {"who": who_cleared, "what": f"cleared the rollback of {event.phase}", "why": why}
-    return None
+def _breaker(event: Event) -> str:
+    return "all breakers" if event.phase == EVERYTHING else f"breaker {event.phase}"
+
+
+def _asked_for(told: Told) -> Iterator[dict[str, Any]]:
+    """Who asked for a rollback: once, however many changes go first. A clear that is an event of its own is told by that."""
+    cleared = {
+        (event.stream.removeprefix("cleared/"), task)
+        for event in told.cleared
+        for task in texts(event.payload.get("tasks"))
+    }
+    under_way: set[str] = set()
+    for event in told.shown:
+        payload = event.payload
+        root = str(payload.get("root") or event.phase)
+        if event.event_type == EventType.ROLLBACK_FINISHED and event.phase == root:
+            under_way.discard(root)
+        if event.event_type != EventType.ROLLBACK_STARTED or root in under_way:
+            continue
+        under_way.add(root)
+        act = {
+            "at": event.timestamp,
+            "event": event.id,
+            "why": str(payload.get("note") or payload.get("because") or ""),
+        }
+        if payload.get("why") == "asked":
+            yield act | {"who": event.actor, "what": f"asked for the rollback of {root}"}
+        elif payload.get("why") == "cleared" and (run_of(event), f"{root}.rollback") not in cleared:
+            yield act | {"who": str(payload.get("cleared_by") or "somebody"), "what": f"cleared the rollback of {root}"}
 
 
 def gates(told: Told) -> list[dict[str, Any]]:
@@ -248,6 +272,7 @@ def transitions(told: Told) -> list[dict[str, Any]]:
                 "what": _TRANSITIONS[EventType(event.event_type)],
                 "who": str(event.payload.get("by") or event.actor),
                 "why": str(event.payload.get("reason") or ""),
+                "held_by": str(event.payload.get("held_by") or ""),
                 "window": mapping(event.payload.get("window")),
                 "last": event.payload.get("last"),
                 "limit": event.payload.get("limit"),
@@ -258,45 +283,71 @@ def transitions(told: Told) -> list[dict[str, Any]]:
     ]
 
 
-def breakers(health: Sequence[HealthSample], changed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each breaker with how often it was ok, bad and without data, how long nobody looked, and whether it stands open."""
+def breakers(
+    health: Sequence[HealthSample], changed: Sequence[Mapping[str, Any]], drawn: Sequence[Span]
+) -> list[dict[str, Any]]:
+    """Each breaker with how often it was ok, bad and without data, how long nobody looked while a step ran, and how it stands."""
     sampled = by_name(health, lambda sample: sample.breaker)
     rows = []
     for name in sorted({*sampled, *(str(each["breaker"]) for each in changed)}):
         samples = sampled.get(name, [])
         counts = Counter(sample.verdict for sample in samples)
         values = [sample.value for sample in samples if sample.value is not None]
-        silent = [each for each in stretches(samples) if each.verdict == "not sampled"]
-        own = [each["what"] for each in changed if each["breaker"] == name]
+        state, stands_open = _stands([each for each in changed if each["breaker"] == name])
         rows.append(
             {
                 "name": name,
                 "samples": len(samples),
                 "counts": {verdict: counts[verdict] for verdict in ("ok", "bad", "no data")},
-                "silent_s": sum((each.ended - each.started).total_seconds() for each in silent),
+                "unseen_s": _unseen_s(samples, drawn),
                 "lowest": min(values, default=None),
                 "highest": max(values, default=None),
                 "limit": next((sample.limit for sample in reversed(samples) if sample.limit is not None), None),
-                "opened": own.count("opened"),
-                "state": own[-1] if own else "never opened",
-                "open": bool(own) and own[-1] in _STANDS_OPEN,
+                "opened": sum(each["what"] == "opened" for each in changed if each["breaker"] == name),
+                "state": state,
+                "open": stands_open,
             }
         )
     return rows
 
 
+def _stands(changed: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
+    """How a breaker stands after all, in words, and whether it lets nothing through. A hold lies over what the machine found."""
+    found = [each["what"] for each in changed if each["what"] in ("opened", "probing", "closed")]
+    holders: dict[str, None] = {}
+    for each in changed:
+        if each["what"] == "held open":
+            holders[each["who"]] = None
+        elif each["what"] == "released":
+            holders.pop(each["held_by"], None)
+    if holders:
+        return f"held open by {', '.join(holders)}", True
+    return (found[-1], found[-1] != "closed") if found else ("never opened", False)
+
+
+def _unseen_s(samples: Sequence[HealthSample], drawn: Sequence[Span]) -> float:
+    """Seconds of a step in which nobody looked, though somebody had before and did again."""
+    silent = [each for each in stretches(samples) if each.verdict == "not sampled"]
+    overlaps = (
+        (min(each.ended, span.ended) - max(each.started, span.started)).total_seconds()
+        for each in silent
+        for span in drawn
+        if span.ended is not None
+    )
+    return sum(overlap for overlap in overlaps if overlap > 0)
+
+
 def baseline(told: Told) -> dict[str, Any] | None:
-    """The last baseline that was taken: latency of each canary, value of each signal."""
-    taken = [event for event in told.health if event.event_type == EventType.HEALTH_BASELINE_TAKEN]
-    if not taken:
+    """The last baseline that was taken, be it before this run: latency of each canary, value of each signal."""
+    if told.baseline is None:
         return None
-    payload = taken[-1].payload
-    canaries = {str(name): dict(mapping(each)) for name, each in mapping(payload.get("canaries")).items()}
+    payload = told.baseline.payload
+    timed = {str(name): dict(mapping(each)) for name, each in mapping(payload.get("canaries")).items()}
     signals = dict(mapping(payload.get("signals")))
-    return {"at": moment(taken[-1].timestamp), "canaries": canaries, "signals": signals}
+    return {"at": moment(told.baseline.timestamp), "canaries": timed, "signals": signals}
 
 
-def latencies(drawn: Sequence[Span], canaries: Sequence[CanarySample]) -> list[dict[str, Any]]:
+def latencies(drawn: Sequence[Span], timed: Sequence[CanarySample]) -> list[dict[str, Any]]:
     """p50 and p95 of each canary before, during and after each apply and rollback, with n and failures."""
     moved = sorted((each for each in drawn if each.step in ("apply", "rollback")), key=lambda each: each.started)
     rows = []
@@ -313,7 +364,7 @@ def latencies(drawn: Sequence[Span], canaries: Sequence[CanarySample]) -> list[d
         rows += [
             {"change": span.change, "step": span.step, "at": moment(span.started), "canary": name}
             | {window: latency(samples, *ends) for window, ends in windows.items()}
-            for name, samples in by_name(canaries, lambda sample: sample.canary).items()
+            for name, samples in by_name(timed, lambda sample: sample.canary).items()
         ]
     return rows
 

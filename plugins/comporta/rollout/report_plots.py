@@ -146,7 +146,7 @@ def _timeline(
         )
     changes = [text(name) for name in names if any(span.change == name for span, _, _ in drawn)]
     rows = [*([_PEOPLE] if acts else []), *([_BREAKERS] if transitions else []), *changes]
-    figure.update_layout(barmode="overlay", legend_traceorder="normal", bargap=0.35)
+    figure.update_layout(barmode="overlay", legend_traceorder="normal", bargap=0.35, showlegend=True)
     figure.update_yaxes(categoryorder="array", categoryarray=rows, autorange="reversed")
     _in_time(figure, window)
     return plot_when_seen(figure, height=150 + 38 * len(rows))
@@ -183,9 +183,10 @@ def locks(rows: Sequence[Mapping[str, Any]]) -> Markup | str:
         return ""
     labels = _labels(measured)
     figure = go.Figure()
-    for key, budget, name, symbol, colour in (
-        ("longest_wait_caused_s", "wait_budget_ms", "longest wait caused", "circle", COLOURS["write"]),
-        ("longest_exclusive_s", "exclusive_budget_ms", "longest exclusive lock", "diamond", COLOURS["read"]),
+    # Of different sizes, so that equal ones do not hide each other.
+    for key, budget, name, symbol, size, colour in (
+        ("longest_wait_caused_s", "wait_budget_ms", "longest wait caused", "circle", 14, COLOURS["write"]),
+        ("longest_exclusive_s", "exclusive_budget_ms", "longest exclusive lock", "diamond", 9, COLOURS["read"]),
     ):
         shown = [(label, row) for label, row in zip(labels, measured, strict=True) if row[key] is not None]
         figure.add_scatter(
@@ -195,7 +196,7 @@ def locks(rows: Sequence[Mapping[str, Any]]) -> Markup | str:
             x=[max(row[key] * 1000, 0.1) for _, row in shown],
             customdata=[f"{row[key] * 1000:.1f} ms of {row[budget]} ms" for _, row in shown],
             hovertemplate="%{y}: %{customdata}<extra></extra>",
-            marker={"symbol": symbol, "size": 11, "color": colour},
+            marker={"symbol": symbol, "size": size, "color": colour},
         )
         limits = [(label, row) for label, row in zip(labels, measured, strict=True) if row[budget] is not None]
         figure.add_scatter(
@@ -208,7 +209,10 @@ def locks(rows: Sequence[Mapping[str, Any]]) -> Markup | str:
         )
     figure.update_layout(legend_traceorder="normal")
     drawn = [
-        row[key] * 1000 for row in measured for key in ("longest_wait_caused_s", "longest_exclusive_s") if row[key]
+        max(row[key] * 1000, 0.1)
+        for row in measured
+        for key in ("longest_wait_caused_s", "longest_exclusive_s")
+        if row[key] is not None
     ]
     limits_ms = [row[key] for row in measured for key in ("wait_budget_ms", "exclusive_budget_ms") if row[key]]
     figure.update_xaxes(title=_titled("milliseconds"), **_logarithmic([*drawn, *limits_ms], above=0.05))
@@ -227,16 +231,16 @@ def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return labels
 
 
-def latencies(spans: Sequence[Span], canaries: Sequence[CanarySample]) -> list[dict[str, Any]]:
+def latencies(spans: Sequence[Span], timed: Sequence[CanarySample]) -> list[dict[str, Any]]:
     """What the catalogue's own queries took over time, one plot a bout; grey is where a change was applied, green brought back."""
-    if not canaries:
+    if not timed:
         return []
     following = _following(spans)
     moved = [(span, *_ends(span, following)) for span in spans if span.step in ("apply", "rollback")]
     found = []
-    for start, end in bouts((sample.at, sample.at) for sample in canaries):
+    for start, end in bouts((sample.at, sample.at) for sample in timed):
         figure = go.Figure()
-        for number, (name, samples) in enumerate(by_name(canaries, lambda each: each.canary).items()):
+        for number, (name, samples) in enumerate(by_name(timed, lambda each: each.canary).items()):
             here = [sample for sample in samples if start <= sample.at <= end]
             answered = thinned(
                 [sample for sample in here if sample.ms is not None], _MOST_POINTS, lambda each: each.ms or 0.0
@@ -270,7 +274,7 @@ def latencies(spans: Sequence[Span], canaries: Sequence[CanarySample]) -> list[d
                     line_width=0,
                     annotation={"text": text(span.change), "textangle": -90, "font": {"size": 11}, "yanchor": "top"},
                 )
-        shown = [sample.ms for sample in canaries if sample.ms is not None and start <= sample.at <= end]
+        shown = [sample.ms for sample in timed if sample.ms is not None and start <= sample.at <= end]
         figure.update_yaxes(title=_titled("milliseconds"), **_logarithmic(shown, above=0.22))
         _in_time(figure, (start, end))
         found.append({"when": _when((start, end)), "plot": plot_when_seen(figure, 380)})
@@ -303,7 +307,7 @@ def breakers(health: Sequence[HealthSample], transitions: Sequence[Mapping[str, 
                     hovertemplate="%{y} %{customdata}<extra></extra>",
                     marker={"symbol": symbol, "size": 11, "color": colour, "line": {"width": 2, "color": "#fff"}},
                 )
-        figure.update_layout(barmode="overlay", legend_traceorder="normal", bargap=0.3)
+        figure.update_layout(barmode="overlay", legend_traceorder="normal", bargap=0.3, showlegend=True)
         figure.update_yaxes(categoryorder="array", categoryarray=[text(name) for name in names], autorange="reversed")
         _in_time(figure, (start, end))
         found.append({"when": _when((start, end)), "plot": plot_when_seen(figure, height=180 + 30 * len(names))})

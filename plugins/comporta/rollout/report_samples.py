@@ -1,13 +1,19 @@
-"""Samples that a rollout report draws: health three-valued, latency of the catalogue's own queries. Pure."""
+"""Samples that a rollout report draws: health, three-valued, and the latency of the catalogue's own queries."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import TypeAdapter
+
+from comporta.health.canaries import percentile
 
 
 class Dated(Protocol):
@@ -19,25 +25,45 @@ class Dated(Protocol):
 
 T = TypeVar("T", bound=Dated)
 
-NO_DATA = "no data"
 _GAP = 3.0
 """A silence of so many usual intervals between two samples is no sampling, and is shown as such."""
 
 
+class Sampled(Protocol):
+    """What the report needs of a sample; ``comporta.health.StoredSample`` has it."""
+
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def breaker(self) -> str: ...
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def bound(self) -> float | None: ...
+    @property
+    def detail(self) -> Mapping[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class HealthSample:
-    """What one breaker saw at one moment; ``value`` and ``limit`` are in the breaker's own unit, None where it has none."""
+    """What one breaker saw at one moment; ``value`` and ``limit`` are in the breaker's own unit, None where it has none.
+
+    ``detail`` of the canaries' breakers has ``ms`` and ``failed`` by query.
+    """
 
     at: datetime
     breaker: str
     verdict: Literal["ok", "bad", "no data"]
     value: float | None = None
     limit: float | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CanarySample:
-    """One run of one of the catalogue's own queries: milliseconds until the answer, None when it failed or did not answer."""
+    """One run of one of the catalogue's own queries: milliseconds until the answer, None when it failed."""
 
     at: datetime
     canary: str
@@ -54,6 +80,51 @@ class Stretch:
     started: datetime
     ended: datetime
     samples: int
+
+
+def seen(samples: Iterable[Sampled]) -> list[HealthSample]:
+    """Samples as the report takes them, oldest first. A verdict that is unknown is no data."""
+    verdicts: dict[str, Literal["ok", "bad", "no data"]] = {"ok": "ok", "bad": "bad"}
+    found = [
+        HealthSample(
+            each.at.astimezone(UTC),
+            each.breaker,
+            verdicts.get(each.verdict, "no data"),
+            each.value,
+            each.bound,
+            {key: dict(each.detail[key]) for key in ("ms", "failed") if isinstance(each.detail.get(key), Mapping)},
+        )
+        for each in samples
+    ]
+    return sorted(found, key=lambda each: (each.at, each.breaker))
+
+
+def keep(file: Path, samples: Iterable[HealthSample]) -> list[HealthSample]:
+    """Samples together with those that an earlier report of the same run kept in ``file``, which then has them all.
+
+    The database forgets them after a day; the report of a run that somebody clears a month later must not.
+    """
+    former = _ROWS.validate_json(file.read_bytes()) if file.exists() else []
+    together = {(each.at, each.breaker): each for each in (*former, *samples)}
+    found = [together[key] for key in sorted(together)]
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part.write_bytes(_ROWS.dump_json(found))
+    part.replace(file)
+    return found
+
+
+_ROWS = TypeAdapter(list[HealthSample])
+
+
+def canaries(health: Iterable[HealthSample]) -> list[CanarySample]:
+    """The runs of the catalogue's own queries that the samples tell of. One that failed has no time, also where it timed out."""
+    runs: dict[tuple[datetime, str], CanarySample] = {}
+    for sample in health:
+        for name, ms in sample.detail.get("ms", {}).items():
+            runs.setdefault((sample.at, name), CanarySample(sample.at, name, ms))
+        for name, error in sample.detail.get("failed", {}).items():
+            runs[sample.at, name] = CanarySample(sample.at, name, None, str(error))
+    return [runs[key] for key in sorted(runs)]
 
 
 def stretches(samples: Iterable[HealthSample]) -> list[Stretch]:
@@ -96,21 +167,14 @@ def by_name(samples: Iterable[T], name: Callable[[T], str]) -> dict[str, list[T]
     return {key: sorted(found[key], key=lambda each: each.at) for key in sorted(found)}
 
 
-def nearest_rank(values: Sequence[float], share: float) -> float | None:
-    """The value at or below which that share of all lies (nearest rank); None without values."""
-    if not values:
-        return None
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
-
-
 def latency(samples: Iterable[CanarySample], start: datetime, end: datetime) -> dict[str, Any]:
     """p50 and p95 in milliseconds of what was answered from ``start`` until before ``end``, its n, and how many failed."""
     within = [sample for sample in samples if start <= sample.at < end]
     answered = [sample.ms for sample in within if sample.ms is not None]
     return {
         "n": len(answered),
-        "p50_ms": nearest_rank(answered, 0.5),
-        "p95_ms": nearest_rank(answered, 0.95),
+        "p50_ms": percentile(answered, 0.5),
+        "p95_ms": percentile(answered, 0.95),
         "errors": len(within) - len(answered),
     }
 

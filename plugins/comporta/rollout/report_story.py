@@ -34,7 +34,10 @@ class Span:
 
 @dataclass
 class Rollback:
-    """One rollback of one change. ``restored``: the catalogue is as proven, True, differs, False, or was not compared, None."""
+    """One rollback of one change. ``restored``: the catalogue is as it must be, is not, or, None, nothing was there to compare.
+
+    ``proof`` is the proof that led to the same catalogue; ``left`` are the changes that stayed.
+    """
 
     change: str
     root: str
@@ -53,6 +56,7 @@ class Rollback:
     facts: str | None = None
     differences: tuple[str, ...] = ()
     proof: str | None = None
+    left: tuple[str, ...] = ()
     error: str | None = None
 
 
@@ -169,9 +173,11 @@ def _apply(story: Story, event: Event) -> None:
     elif event.event_type == EventType.ROLLOUT_APPLY_FINISHED:
         digest, facts = reference(payload.get("fingerprint"))
         already = bool(payload.get("already"))
-        change.state, change.why, change.at = "in place", "", event.timestamp
-        # Also where it was found in place: what was verified then may have changed since.
-        change.verified, change.watched = False, None
+        _end(story, event, "apply", "done", "was in place already" if already else "")
+        change.state, change.why = "in place", ""
+        if already and change.applied:
+            return
+        change.at, change.verified, change.watched = event.timestamp, False, None
         statements = payload.get("statements")
         change.applied = Applied(
             event.timestamp,
@@ -181,7 +187,6 @@ def _apply(story: Story, event: Event) -> None:
             digest,
             facts,
         )
-        _end(story, event, "apply", "done", "was in place already" if already else "")
     else:
         change.state, change.why, change.at = "half", "apply failed", event.timestamp
         _end(story, event, "apply", "failed", str(payload.get("error") or ""))
@@ -271,6 +276,7 @@ def _rollback(story: Story, event: Event) -> None:
     rollback.found, rollback.facts = reference(payload.get("fingerprint"))
     rollback.differences = texts(payload.get("differences"))
     rollback.proof = _optional(payload.get("proof"))
+    rollback.left = texts(payload.get("left"))
     _end(story, event, "rollback", "done", "")
 
 

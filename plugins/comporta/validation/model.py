@@ -95,7 +95,8 @@ class Proof:
 
     ``scripts`` has the sha256 of every script that ran, by change and role, and of the support scripts by file name.
     ``target``, ``before``, ``applied`` and ``after`` are digests of fingerprints (sequence positions left out);
-    ``schema_after`` is that of ``after`` without the server's roles, as one compares it with another server's;
+    ``schema_after`` is that of ``after`` without the server's roles, as one compares it with another server's, and
+    ``facts_after`` the file under archives/ with its facts;
     ``checksums_before`` and ``checksums_after`` are {table: [rows, digest]} of the rows that no late write touched.
     """
 
@@ -123,6 +124,7 @@ class Proof:
     shadow: str = ""
     rows: int = 0
     schema_after: str = ""
+    facts_after: str = ""
 
     @property
     def key(self) -> str:

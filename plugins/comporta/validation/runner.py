@@ -213,6 +213,7 @@ class Validation:
         source = self._source(images, task)
         evidence = self._run(task.scenario, trial, with_database(shadow.shadow_dsn, source))
         after = take_state(dsn, task.subject.backward)
+        schema, facts = self._keep(after)
         self._judge(trial, after, exactly=not task.scenario.writes)
         return Proof(
             subject=task.subject.name,
@@ -225,7 +226,8 @@ class Validation:
             before=before.digest,
             applied=trial.applied.digest if trial.applied else "",
             after=after.digest,
-            schema_after=after.fingerprint.digest_without(*fingerprint.NOT_OF_THE_SCHEMA),
+            schema_after=schema,
+            facts_after=facts,
             checksums_before=evidence.before,
             checksums_after=evidence.after,
             started=started,
@@ -240,6 +242,14 @@ class Validation:
             shadow=describe(dsn),
             rows=evidence.rows,
         )
+
+    def _keep(self, state: State) -> tuple[str, str]:
+        """Digest and file of a catalogue as one compares it with another server's; proofs that end alike share one file."""
+        digest = state.fingerprint.digest_without(*fingerprint.NOT_OF_THE_SCHEMA)
+        name = f"catalogue_{digest[:16]}"
+        if not self.folder.has(name):
+            self.folder.write(name, state.fingerprint.as_json())
+        return digest, str((self.folder.path / f"{name}.json").relative_to(self.archives))
 
     def _refuse_control_on(self, shadow_dsn: str) -> None:
         with (
@@ -371,7 +381,7 @@ def ledger_payload(proof: Proof) -> dict[str, Any]:
     """What the ledger keeps of a proof: everything that says what was proved, on what, and under which trouble."""
     whole = proof.to_dict()
     digests = ("scripts", "target", "before", "applied", "after", "schema_after", "checksums_before", "checksums_after")
-    kept = (*digests, "shadow", "rows")
+    kept = (*digests, "facts_after", "shadow", "rows")
     return {
         **{name: whole[name] for name in kept},
         "reasons": list(proof.reasons[:20]),
