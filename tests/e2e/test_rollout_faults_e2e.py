@@ -145,9 +145,7 @@ def test_whoever_is_killed_the_change_is_applied_or_restored_in_the_end(stage: S
     stage.ground.sql("delete from public.pause")
     assert stage.airflow.wait_for_run("rollout", run_id, within_s=LONG_S) == "success"
     assert set(stage.ground.states().values()) == {State.IN_PLACE}
-    started = [
-        each for each in stage.events(EventType.ROLLOUT_APPLY_STARTED) if each.payload["run"].endswith(run_id)
-    ]
+    started = [each for each in stage.events(EventType.ROLLOUT_APPLY_STARTED) if each.payload["run"].endswith(run_id)]
     assert [each.payload["resumed"] for each in started if each.phase == "A"] == [False, True, True]
 
     stage.ground.sql("insert into public.pause default values")
