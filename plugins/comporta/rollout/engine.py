@@ -150,7 +150,12 @@ class Rollout:
                 if error.transient:
                     raise
                 self.record.append(
-                    EventType.ROLLOUT_VERIFY_FAILED, name, error=error.message, attempt=attempt, of=TRIES
+                    EventType.ROLLOUT_VERIFY_FAILED,
+                    name,
+                    error=error.message,
+                    seconds=round(time.monotonic() - began, 3),
+                    attempt=attempt,
+                    of=TRIES,
                 )
                 self.say(f"{name}: does not verify, {attempt} of {TRIES}: {error.message}")
                 if attempt == TRIES:
@@ -206,7 +211,7 @@ class Rollout:
         """Roll back a change, first those that stand on it, in reverse order; what else stands stays. Returns those that went."""
         change = self.release.change(name)
         gone: list[str] = []
-        with self._claim() as target:
+        with self._claim() as target, self._watched():
             drift = self.record.look(target.conn).unexplained  # and what was rolled back by hand need not be again
             for script in self.release.support:
                 run_script(target.conn, script)
