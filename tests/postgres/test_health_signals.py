@@ -339,6 +339,17 @@ def test_dead_rows_of_partitions_count(ground: Ground) -> None:
     is_sample(ground.see("dead_tuples", at_most=0.2), "bad", f"share of dead rows in {TABLE}: 0.3")
 
 
+def test_dead_rows_count_where_a_change_put_them(ground: Ground) -> None:
+    """A view may stand under the name of the table."""
+    kill_rows(ground, 0.6)
+    ground.owner.execute("alter table catalogue.geometrias rename to geometrias_stored")
+    ground.owner.execute("create view catalogue.geometrias as select * from catalogue.geometrias_stored")
+    ground.owner.execute(
+        "insert into comporta.storage values ('catalogue.geometrias', 'catalogue.geometrias_stored', 'OPT2')"
+    )
+    is_sample(ground.see("dead_tuples", at_most=0.2), "bad", f"share of dead rows in {TABLE}: 0.3")
+
+
 @pytest.mark.parametrize(
     "trouble",
     ["alter table catalogue.geometrias rename to elsewhere", "select pg_stat_reset()"],
