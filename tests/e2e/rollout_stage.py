@@ -108,11 +108,10 @@ def rollout_stage(
         "AIRFLOW_CONN_TARGET": uri("postgres", servers.target.cluster, CATALOGUE_DATABASE),
         "COMPORTA_SHADOW_DSN": servers.shadow.dsn,
         "AIRFLOW_CONN_SHADOW": uri("postgres", servers.shadow.cluster, CATALOGUE_DATABASE),
-        # A worker that was killed is noticed after seconds.
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+        # A worker that was killed is noticed soon, and one on a busy machine is not taken for dead.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
-        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
-        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
     }
     with private_airflow(PROJECT, place, dags=dags, gates=folder / "config/gates.yaml", settings=settings) as airflow:
         shadowed = {"control_dsn": airflow.control, "shadow_dsn": servers.shadow.dsn}

@@ -37,7 +37,7 @@ def stage(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             only=["OPT1"],
             scenarios=[ORDER],
         ) as validation:
-            assert validation.run_all()[1] == "pass"
+            assert validation.run_all()[1] == "pass", "\n".join(made.ground.said)
         yield made
 
 

@@ -123,7 +123,7 @@ def test_the_whole_release_goes_in_and_opt1_comes_out_as_stage_3_proved(ground: 
         only=["OPT1"],
         scenarios=[ORDER],
     ) as validation:
-        assert validation.run_all()[1] == "pass"
+        assert validation.run_all()[1] == "pass", "\n".join(ground.said)
     assert ground.roll_out(), "\n".join(ground.said)
     with ground.run() as rollout:
         assert rollout.roll_back("OPT1", why="asked", because="slow") == ("OPT4", "OPT2", "OPT1")

@@ -16,6 +16,7 @@ Kind = Literal["nothing", "arm", "armed", "roll back"]
 Why = Literal["automatic", "cleared", "asked"]
 
 CLEAR_ME = "clear this task to roll {change} back"
+AGAIN = " (taken up again)"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def decide(standing: Standing, *, run: str, cycle: int, clear: Clear | None) -> 
             return Decision("nothing", f"{name} is not on the target{by}: there is nothing to roll back")
         case State.ROLLING_BACK:
             why: Why = "automatic" if standing.by_itself else "cleared"
-            return Decision("roll back", f"the rollback of {name} began and did not come to its end", why)
+            said = standing.because or f"the rollback of {name} had begun"
+            return Decision("roll back", f"{said.removesuffix(AGAIN)}{AGAIN}", why)
         case _ if standing.run != run:
             there = f"{name} was applied again by {standing.run}"
             return Decision("nothing", f"{there}: clear its task there, or use the DAG rollback")

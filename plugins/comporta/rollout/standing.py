@@ -193,9 +193,7 @@ _STEPS: Mapping[str, Callable[[Standing, Event], Standing]] = {
         former, armed=Armed(int(event.payload["forward"]), int(event.payload["cycle"]))
     ),
     EventType.ROLLBACK_STARTED: _rollback_started,
-    EventType.ROLLBACK_FAILED: lambda former, event: replace(
-        former, state=State.ROLLING_BACK, because=str(event.payload.get("error") or former.because)
-    ),
+    EventType.ROLLBACK_FAILED: lambda former, _: replace(former, state=State.ROLLING_BACK),
     EventType.ROLLBACK_FINISHED: lambda former, _: replace(former, state=State.ROLLED_BACK, armed=None),
     EventType.ROLLOUT_CHANGE_FOUND: _found,
 }
