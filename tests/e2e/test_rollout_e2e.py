@@ -76,6 +76,7 @@ def test_clearing_opt1_brings_it_back_with_what_stands_on_it_and_clearing_its_ap
         clear_in_the_browser(page, run_id, "OPT1.rollback", "the map is slow")
         stage.airflow.wait_for("rollout", run_id, "OPT1.rollback", "success", within_s=LONG_S)
         assert stage.airflow.wait_for_run("rollout", run_id, within_s=LONG_S) == "success"
+        page.reload()  # the page does not ask for notes again by itself
         expect(page.get_by_text("rolled back: dba cleared the task: the map is slow").first).to_be_visible(
             timeout=30_000
         )
