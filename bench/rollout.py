@@ -102,7 +102,10 @@ def _options() -> argparse.Namespace:
 
 
 def _by_tool(tool: Psql | Sqitch, server: Server, plan: Plan, options: argparse.Namespace) -> Run:
-    with tempfile.TemporaryDirectory(prefix="comporta-rollout-") as name, _under_traffic(server, options) as (live, run):
+    with (
+        tempfile.TemporaryDirectory(prefix="comporta-rollout-") as name,
+        _under_traffic(server, options) as (live, run),
+    ):
         tool.write(plan, Path(name), server.catalogue)
         for phase, step in (("apply", tool.apply), ("verify", tool.verify), ("rollback", tool.revert)):
             ran: Ran = live.timed(phase, step)
@@ -144,9 +147,7 @@ def _rolled_back(rollout: Rollout, name: str) -> None:
 
 @contextmanager
 def _opened(settings: Any, run: str) -> Iterator[Rollout]:
-    with open_rollout(
-        settings, run=run, started=datetime.now(UTC), actor=ground.ACTOR, say=_say_of_ours
-    ) as rollout:
+    with open_rollout(settings, run=run, started=datetime.now(UTC), actor=ground.ACTOR, say=_say_of_ours) as rollout:
         yield rollout
 
 
@@ -222,7 +223,9 @@ def _summary(runs: Sequence[Run], base: Sequence[Run]) -> dict[str, Any]:
             "median_s": round(statistics.median(whole), 3),
             "of_psql_median": round(statistics.median(ratios), 2) if ratios else None,
         },
-        **{key: sum(run[key] for run in runs) for key in ("operations", "failed", "acknowledged_writes", "lost_writes")},
+        **{
+            key: sum(run[key] for run in runs) for key in ("operations", "failed", "acknowledged_writes", "lost_writes")
+        },
         "restored": sum(not run["not_restored"] for run in runs),
         **{
             key: {what: round(statistics.median(run[key].get(what, 0.0) for run in runs), 3) for what in runs[0][key]}

@@ -1,4 +1,4 @@
-"""What live traffic felt in the windows of a phase: a stall is what an operation took beyond the median of its kind outside of all."""
+"""What live traffic felt in the windows of a phase. Stall: what an operation took beyond the median of its kind outside of all."""
 
 from __future__ import annotations
 

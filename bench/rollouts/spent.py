@@ -61,7 +61,7 @@ class Spent:
                 with self.on(what):
                     inner = ExitStack()
                     value = inner.enter_context(manager(*args, **kwargs))
-                stack.push(lambda *error: self.timed(what, inner.__exit__)(*error))
+                stack.push(self.timed(what, inner.__exit__))
                 yield value
 
         return enter
