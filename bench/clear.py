@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -152,7 +153,8 @@ class _Bench:
             )
             windows.add("rollback", asked, finished.timestamp.timestamp())
         self._ended()
-        result = {**self._parts(change.name, seen, asked, answered, self._task(task)), **found}
+        parts = self._parts(change.name, seen, asked, answered, self._task(task))
+        result = {"load": round(os.getloadavg()[0], 1), **parts, **found}
         result["restored"] = finished.payload["restored"]
         result["differences"] = finished.payload["differences"]
         goal, stalls = GOAL_S.get(change.name, GOAL_OF_OTHERS_S), found["felt"]["rollback"]

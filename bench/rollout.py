@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -182,7 +183,7 @@ def _under_traffic(server: Server, options: argparse.Namespace) -> Iterator[tupl
     with connect(dsn, name=ground.ACTOR) as conn:
         conn.execute("analyze")  # a copied database has not counted its rows
         conn.execute("checkpoint")
-    before, live, run = ground.look(dsn), _Live(), {}
+    before, live, run = ground.look(dsn), _Live(), {"load_before": round(os.getloadavg()[0], 1)}
     with Traffic(dsn, reads_per_s=options.reads, writes_per_s=options.writes) as traffic:
         time.sleep(SETTLE_S)
         yield live, run
@@ -201,6 +202,7 @@ def _under_traffic(server: Server, options: argparse.Namespace) -> Iterator[tupl
         "lost_writes": len(lost),
         "lost": [str(each) for each in lost[:5]],
         "generator_lag_ms": round(1000 * record.longest_lag_s, 1),
+        "load_after": round(os.getloadavg()[0], 1),
         "not_restored": [each for each in differences if registry_left_out(each)],
     }
 
