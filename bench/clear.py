@@ -18,22 +18,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 from peers.server import Server, own_server
 from psycopg.conninfo import conninfo_to_dict
 from rollouts import ground
 from rollouts.felt import Windows, felt
 
 from comporta.demo.traffic import Traffic, lost_writes
+from comporta.gates import GateBook
 from comporta.health import monitoring
 from comporta.ledger import Event, EventType, Ledger
 from comporta.local.private import PrivateAirflow, private_airflow
+from comporta.local.web import FINISHED_RUN
 from comporta.postgres.connection import connect
 from comporta.release.model import Change, load_release
 from comporta.settings import Settings, project_root
@@ -134,7 +137,7 @@ class _Bench:
         with self._traffic(windows) as found:
             began = time.time()
             self.run_id = self.airflow.trigger(DAG, login="dba")
-            self.airflow.wait_for(DAG, self.run_id, "gate", "deferred", within_s=240)
+            self.airflow.until(self._asks, "the question of the gate", within_s=PATIENCE_S)
             ground.say_go(self.airflow.control)
             self._ended()
             windows.add("rollout", began, time.time())
@@ -233,11 +236,23 @@ class _Bench:
         with self.airflow.client("dba") as client:
             client.post(f"/api/v2/dags/{DAG}/clearTaskInstances", json=body).raise_for_status()
 
+    def _asks(self) -> bool:
+        with GateBook(self.airflow.control) as book:
+            return bool(book.list(states=("open",), name=DAG, limit=1))
+
     def _ended(self) -> None:
-        state = self.airflow.wait_for_run(DAG, self.run_id, within_s=PATIENCE_S)
+        state = self.airflow.until(self._end, f"the end of {self.run_id}", within_s=PATIENCE_S)
         if state != "success":
             why = "; ".join(self.airflow.airflow.why_failed(DAG, self.run_id))
             raise SystemExit(f"the run ended as {state}: {why}. Logs: {self.airflow.layout.logs}")
+
+    def _end(self) -> str | None:
+        """The state of the run once it has ended; asked seldom, and an answer that is late is none."""
+        time.sleep(1.0)
+        with suppress(httpx.TransportError):
+            state = self.airflow.airflow.run_state(DAG, self.run_id)
+            return state if state in FINISHED_RUN else None
+        return None
 
     def _path(self, task: str) -> str:
         return f"/api/v2/dags/{DAG}/dagRuns/{self.run_id}/taskInstances/{task}"
