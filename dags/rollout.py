@@ -40,6 +40,8 @@ from comporta.orchestration.wiring import change_outlines
     dag_display_name="Rollout · production",
     schedule=None,
     catchup=False,
+    # A run that is cleared in a paused DAG stays queued, and rolls nothing back.
+    is_paused_upon_creation=False,
     # A rollback that is cleared in an old run must not wait behind a newer run's gate: what must not overlap has a lock of its own.
     max_active_runs=8,
     tags=["comporta", "production"],

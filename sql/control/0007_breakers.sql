@@ -57,7 +57,7 @@ create table comporta.breaker_sample (
     probe   boolean not null default false,
     holder  text not null
 );
-create index breaker_sample_window on comporta.breaker_sample (release, target, breaker, at);
+create index breaker_sample_window on comporta.breaker_sample (release, target, breaker, at, id);
 create index breaker_sample_at on comporta.breaker_sample (at);
 comment on table comporta.breaker_sample is 'Samples of the signals, one row for each breaker and look, kept for a while.';
 comment on column comporta.breaker_sample.bound is 'The limit in force: above it the value is bad.';
@@ -184,17 +184,19 @@ begin
 end
 $$;
 
--- What the samples since the window began add up to.
-create function comporta.breaker_window(release text, target text, breaker text, window_s double precision, window_from timestamptz)
+-- What the samples since the window began add up to. The moment is given: a clock that is asked for each row keeps an index from being used.
+create function comporta.breaker_window(release text, target text, breaker text, moment timestamptz, window_s double precision,
+                                        window_from timestamptz)
     returns table (n bigint, bad bigint, no_data bigint, runs bigint, slow bigint)
     language sql stable
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
     select count(*) filter (where sample.verdict <> 'no_data'), count(*) filter (where sample.verdict = 'bad'),
            count(*) filter (where sample.verdict = 'no_data'), coalesce(sum(sample.runs), 0), coalesce(sum(sample.slow), 0)
       from comporta.breaker_sample sample
      where sample.release = breaker_window.release and sample.target = breaker_window.target and sample.breaker = breaker_window.breaker
-       and sample.at > comporta.now() - make_interval(secs => window_s)
+       and sample.at > moment - make_interval(secs => window_s)
        and sample.at >= coalesce(breaker_window.window_from, '-infinity')
 $$;
 
@@ -206,6 +208,8 @@ $$;
 create function comporta.health_report(release text, target text, holder text, samples jsonb, plan jsonb) returns jsonb
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
+    -- Plans are kept while the table grows from nothing: only index scans stay right.
+    set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -248,7 +252,7 @@ begin
                 health_report.holder);
         taken := taken || to_jsonb(sample.breaker);
         select * into seen from comporta.breaker_window(
-            health_report.release, health_report.target, sample.breaker, (plan ->> 'window_s')::double precision,
+            health_report.release, health_report.target, sample.breaker, moment, (plan ->> 'window_s')::double precision,
             case now_is when 'half_open' then b.since else b.window_from end);
         reason := null;
         if now_is = 'half_open' and sample.verdict = 'bad' then

@@ -33,7 +33,9 @@ def stage2(parsed: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_dag_says_what_it_is_for(parsed: dict[str, Any]) -> None:
-    assert set(parsed["dags"]) == {"stage2_dry_run", "stage3_rollback_validation", "daily_sync", "post"}
+    assert set(parsed["dags"]) == {
+        "stage2_dry_run", "stage3_rollback_validation", "daily_sync", "post", "rollout", "rollback",
+    }  # fmt: skip
     for dag in parsed["dags"].values():
         assert dag["doc"]
         assert "comporta" in dag["tags"]
@@ -263,3 +265,35 @@ def test_parsing_loads_nothing_that_only_tasks_need(parsed: dict[str, Any]) -> N
 def test_the_dag_reference_page_is_up_to_date(parsed: dict[str, Any], project: Path) -> None:
     """`make reference` writes it anew."""
     assert (project / "docs" / "dags.md").read_text(encoding="utf-8") == parsed["reference"]
+
+
+@pytest.fixture
+def rollout(parsed: dict[str, Any]) -> dict[str, Any]:
+    dag: dict[str, Any] = parsed["dags"]["rollout"]
+    return dag
+
+
+def test_nothing_reaches_the_target_before_the_preflight_and_the_gate(rollout: dict[str, Any]) -> None:
+    for change in CHANGES:
+        assert {"preflight", "gate"} <= upstream(rollout["tasks"], f"{change}.apply")
+
+
+def test_a_change_goes_to_production_only_after_the_one_before_it_was_watched(rollout: dict[str, Any]) -> None:
+    for former, change in pairwise(CHANGES):
+        assert f"{former}.watch" in upstream(rollout["tasks"], f"{change}.apply")
+
+
+def test_a_rollback_is_armed_whatever_came_before_and_clears_nothing_but_the_outcome(rollout: dict[str, Any]) -> None:
+    for change in CHANGES:
+        task = rollout["tasks"][f"{change}.rollback"]
+        assert task["trigger_rule"] == "all_done"
+        assert set(task["upstream"]) == {f"{change}.{step}" for step in ("apply", "verify", "watch")}
+        behind = [
+            name for name, other in rollout["tasks"].items() if f"{change}.rollback" in upstream(rollout["tasks"], name)
+        ]
+        assert behind == ["outcome"], "the clear dialog preselects what comes after: it must be no other rollback"
+
+
+def test_the_outcome_looks_at_every_run_and_an_old_run_does_not_wait_for_a_new_one(rollout: dict[str, Any]) -> None:
+    assert rollout["tasks"]["outcome"]["trigger_rule"] == "all_done"
+    assert rollout["max_active_runs"] > 1

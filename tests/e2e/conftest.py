@@ -6,6 +6,7 @@ running in this thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +32,7 @@ FLAGS = (
 DAGS = ("pair", "single", "signatures", "many", "asks", "waits", "stock", "ours", "sleeps", "scripts")
 
 SignIn = Callable[..., Page]
+PICTURES = os.environ.get("COMPORTA_PICTURES")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from tests.postgres.rollout_ground import Ground, make_ground
 
 from comporta.gates import GateBook
 from comporta.health import monitoring
+from comporta.ledger import Event, EventType
 from comporta.local.cluster import CATALOGUE_DATABASE
 from comporta.local.environment import uri
 from comporta.local.private import PrivateAirflow, private_airflow
@@ -28,6 +29,11 @@ class Stage:
 
     airflow: PrivateAirflow
     ground: Ground
+    since: int = 0
+
+    def events(self, event_type: EventType) -> list[Event]:
+        """What the rollout recorded since the test began."""
+        return [event for event in self.ground.events(event_type) if event.id > self.since]
 
     def begin(self, login: str = "dba") -> str:
         """Start a rollout, give it its Go through REST as the PO, and return the run."""
@@ -102,9 +108,10 @@ def rollout_stage(
         "AIRFLOW_CONN_TARGET": uri("postgres", servers.target.cluster, CATALOGUE_DATABASE),
         "COMPORTA_SHADOW_DSN": servers.shadow.dsn,
         "AIRFLOW_CONN_SHADOW": uri("postgres", servers.shadow.cluster, CATALOGUE_DATABASE),
-        # A worker that was killed is noticed after seconds.
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+        # A worker that was killed is noticed soon, and one on a busy machine is not taken for dead.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
     }
     with private_airflow(PROJECT, place, dags=dags, gates=folder / "config/gates.yaml", settings=settings) as airflow:
         shadowed = {"control_dsn": airflow.control, "shadow_dsn": servers.shadow.dsn}

@@ -50,8 +50,8 @@ QUICK: Mapping[str, Any] = {
     "every_s": 0.2,
     "window_s": 5.0,
     "min_samples": 3,
-    "stale_s": 45.0,
-    "timeout_ms": 20_000,
+    "stale_s": 12.0,
+    "timeout_ms": 5_000,
     "baseline_runs": 5,
     # Whether the target is slow is not what these tests are about, and no test depends on how fast a machine is.
     "signals": {"latency": {"at_most": 60_000, "times": None, "floor": None}},

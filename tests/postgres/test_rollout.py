@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 from tests.postgres.rollout_ground import Ground, make_ground
 
 from comporta.gates import GateBook
@@ -343,10 +344,14 @@ def test_a_preflight_of_a_target_that_is_unwell_stops(ground: Ground) -> None:
 
 
 def test_no_data_is_not_well(ground: Ground) -> None:
+    config = ground.settings.release_path
+    release = yaml.safe_load(config.read_text())
+    release["health"]["signals"]["sql"] = {"mystery": {"query": "select null::integer", "at_most": 1}}
+    config.write_text(yaml.safe_dump(release, sort_keys=False))
     with ground.run() as rollout:
         go = ground.go(rollout)
-        with pytest.raises(RolloutRefused, match="the health of the target is no data"):
-            rollout.apply("A", go)  # nobody took a baseline
+        with pytest.raises(RolloutRefused, match="the health of the target is no data: mystery"):
+            rollout.apply("A", go)
 
 
 def test_a_breaker_that_opens_while_a_change_is_watched_rolls_it_back_and_stops_the_rest(ground: Ground) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,6 @@ from comporta.ledger import EventType
 from comporta.local.databases import prepare_control
 from comporta.proof import fingerprint
 from comporta.rollout.standing import State
-from comporta.validation.model import ORDER
-from comporta.validation.runner import open_validation
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -106,31 +103,3 @@ def test_an_apply_that_was_killed_is_resumed_and_a_rollback_that_was_killed_is_f
     assert (status, ground.states()["OPT1"]) == (0, State.ROLLED_BACK), said
     assert fingerprint.diff(before, ground.look(), ignore=[fingerprint.SEQUENCE_PROGRESS]) == []
     assert ground.events(EventType.ROLLBACK_FINISHED)[-1].payload["restored"] is True
-
-
-def test_the_whole_release_goes_in_and_opt1_comes_out_as_stage_3_proved(ground: Ground, free_shadow: str) -> None:
-    before = ground.look()
-    config = ground.settings.release_path
-    config.write_text(config.read_text().replace("orders: false", "orders: true"))
-    ground.prove()
-    shadowed = ground.settings.model_copy(update={"shadow_dsn": free_shadow})
-    with open_validation(
-        shadowed,
-        run_id="s3",
-        started=datetime.now(UTC),
-        actor="test",
-        say=ground.said.append,
-        only=["OPT1"],
-        scenarios=[ORDER],
-    ) as validation:
-        assert validation.run_all()[1] == "pass"
-    assert ground.roll_out(), "\n".join(ground.said)
-    with ground.run() as rollout:
-        assert rollout.roll_back("OPT1", why="asked", because="slow") == ("OPT4", "OPT2", "OPT1")
-        assert rollout.not_restored("OPT1") == []
-    last = ground.events(EventType.ROLLBACK_FINISHED)[-1].payload
-    assert (last["restored"], last["proof"]) == (True, "OPT1 out of all \N{MIDDLE DOT} order")
-    assert {name for name, state in ground.states().items() if state == State.IN_PLACE} == {"OPT3", "OPT5"}
-    with ground.run() as rollout:
-        assert rollout.roll_back("OPT3", why="asked", because="all of it") == ("OPT5", "OPT3")
-    assert fingerprint.diff(before, ground.look(), ignore=[fingerprint.SEQUENCE_PROGRESS]) == []

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comporta.health.baseline import Baseline, CanaryBaseline
@@ -173,6 +173,7 @@ def test_a_sample_is_held_against_its_limit(sample: Sample, verdict: str, why: s
     assert why in sample.why
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     value=st.none() | st.floats(),
     baseline=st.none() | st.floats(0, 1e9),

@@ -196,6 +196,26 @@ def test_apply_cleared_alone_then_rollback_cleared_rolls_back_at_once_when_clear
     assert play.run_rollback().kind == "roll back"
 
 
+def test_a_run_that_was_cleared_and_whose_apply_is_refused_rolls_nothing_back(play: Play) -> None:
+    play.forward()
+    play.run_rollback()
+    play.cleared(alone=False)
+    play.add(EventType.ROLLOUT_REFUSED, step="apply", reasons=["the Go was in force until yesterday"])
+    assert play.run_rollback().kind == "arm"
+    assert play.run_rollback().kind == "armed"
+    play.cleared(alone=True)
+    assert play.run_rollback().kind == "roll back"
+
+
+def test_a_run_that_was_cleared_and_whose_apply_never_ran_rolls_nothing_back_where_clears_are_on_record() -> None:
+    play = Play()
+    play.forward()
+    play.run_rollback()
+    play.cleared(alone=False)
+    assert play.run_rollback().kind == "arm"
+    assert play.run_rollback().kind == "armed"
+
+
 def test_events_of_another_target_say_nothing() -> None:
     play = Play()
     play.add(EventType.ROLLOUT_APPLY_STARTED)
@@ -203,7 +223,8 @@ def test_events_of_another_target_say_nothing() -> None:
 
 
 STEPS = st.lists(
-    st.sampled_from(["forward", "bad verify", "unwell", "retry", "clear alone", "clear all", "by hand"]), max_size=12
+    st.sampled_from(["forward", "bad verify", "unwell", "retry", "clear alone", "clear all", "refused", "by hand"]),
+    max_size=12,
 )
 
 
@@ -237,6 +258,11 @@ def test_nothing_but_a_failure_or_a_persons_clear_rolls_back(steps: list[str], r
                 play.cleared(alone=False)
                 play.forward()
                 assert play.run_rollback().kind == "arm"
+            case "refused":
+                play.cleared(alone=False)
+                play.add(EventType.ROLLOUT_REFUSED, step="apply", reasons=["no Go"])
+                assert play.run_rollback().kind in ("arm", "nothing")
+                assert play.state == before["state"]
             case "by hand":
                 if play.board["OPT1"].on_target:
                     play.add(EventType.ROLLOUT_CHANGE_FOUND, found="absent", explains="as before")

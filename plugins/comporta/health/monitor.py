@@ -52,7 +52,7 @@ class Monitor:
         self.holder = holder or holder_name()
         self._book: BreakerBook | None = None
         self._target: str | None = None
-        self._sampling = False
+        self._sampled: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -81,8 +81,8 @@ class Monitor:
         """Let another process sample at once."""
         # Without the control database the lease ends by itself.
         with suppress(psycopg.Error, ComportaError):
-            if self._book is not None and self._target is not None:
-                self._book.stop_sampling(self._release.name, self._target, self.holder)
+            if self._book is not None and self._sampled is not None:
+                self._book.stop_sampling(self._release.name, self._sampled, self.holder)
         self._forget_book()
 
     def _step(self) -> Reported | None:
@@ -101,21 +101,25 @@ class Monitor:
             replace(sample, probe=sample.breaker in admitted)
             for sample in take_samples(self._target_dsn, target, self._release, baseline)
         ]
+        if all(sample.verdict == "no data" for sample in samples):
+            self._target = None  # it may be another server by now
         reported = book.report(name, target, self.holder, samples, plan)
         for change in reported.changed:
             self._say(f"breaker {change.breaker} is {change.state}: {change.reason}")
         return reported
 
     def _may_sample(self, book: BreakerBook, target: str) -> bool:
-        before, plan = self._sampling, self._release.health
-        self._sampling = book.become_sampler(self._release.name, target, self.holder, plan)
-        if self._sampling != before:
-            how = f"sampling {target} every {plan.every_s:g} s" if self._sampling else "another process samples now"
-            self._say(f"{self._release.name}: {how}")
-        return self._sampling
+        name, plan = self._release.name, self._release.health
+        mine = book.become_sampler(name, target, self.holder, plan)
+        if not mine:
+            self._say(f"{name}: another process samples {target}")
+        elif self._sampled != target:
+            self._say(f"{name}: sampling {target} every {plan.every_s:g} s")
+        self._sampled = target if mine else None
+        return mine
 
     def _known_target(self, book: BreakerBook) -> str | None:
-        """Asked once; a target that was there before and is away now has its name from then."""
+        """Asked for until it answers; a target that was there before and is away now has its name from then."""
         if self._target is None:
             try:
                 self._target = identify_target(self._target_dsn, self._release.health)
@@ -128,7 +132,7 @@ class Monitor:
         if self._book is not None:
             self._book.close()
         self._book = None
-        self._sampling = False
+        self._sampled = None
 
     def _say(self, text: str) -> None:
         if text != self._said:

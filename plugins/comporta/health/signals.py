@@ -57,10 +57,9 @@ def read_signals(scope: Scope) -> list[Sample]:
         if name in ("errors", "latency") or scope.plan.signals[name].not_watched is not None:
             continue
         try:
+            # The session's default is not enough: a query can change it.
             with scope.conn.transaction():
-                scope.conn.execute(
-                    "set transaction read only"
-                )  # the session's default is not enough: a query can change it
+                scope.conn.execute("set transaction read only")
                 found.append(_READ.get(name, _sql)(scope, name))
         except psycopg.Error as error:
             if scope.conn.closed:
@@ -209,11 +208,11 @@ def _dead_tuples(scope: Scope, name: str) -> Sample:
 
 def _stored_in(conn: Connection, tables: Sequence[str]) -> dict[str, str]:
     """The relations that hold the rows of ``tables`` now, each with the table's own name: a change may have put a view there."""
-    noted = conn.execute("select to_regprocedure('comporta.stored_in(text)') is not null").fetchone()
-    if noted != (True,):
+    if _row(conn, "stored_in_known.sql", {}) != (True,):
         return {name: name for name in tables}
-    query = "select comporta.stored_in(n)::text, n from unnest(%s::text[]) n where to_regclass(n) is not null"
-    found: dict[str, str] = dict(conn.execute(query, ([*tables],)).fetchall())
+    found: dict[str, str] = dict(
+        conn.execute(load(__package__, "stored_in.sql").encode(), {"tables": [*tables]}).fetchall()
+    )
     return found | {name: name for name in tables if name not in found.values()}
 
 

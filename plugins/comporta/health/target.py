@@ -76,23 +76,27 @@ def all_without_data(plan: HealthPlan, why: str) -> list[Sample]:
 
 
 def measure_baseline(dsn: str, release: Release, say: Callable[[str], None]) -> Baseline:
-    """Run each canary ``baseline_runs`` times, in turns, after one round that warms the caches, and read each signal once.
+    """Run each canary ``baseline_runs`` times, after one round that warms the caches, and read each signal once.
 
+    Each round has a connection of its own, as each look has: what a new one costs is in both.
     UnreachableServer when the target is away: a baseline is asked for by somebody who wants to know.
     """
     plan = release.health
     with open_target(dsn, plan) as conn:
         target = name_of(conn)
-        say(f"baseline of {target}: {len(release.canaries)} canaries, {plan.baseline_runs} runs each")
-        rounds = [
-            list(run_canaries(conn, release.canaries, role=plan.canary_role)) for _ in range(plan.baseline_runs + 1)
-        ][1:]
         samples = read_signals(Scope(conn, plan, tables_of(release), None))
-    runs = [run for each in rounds for run in each]
+    say(f"baseline of {target}: {len(release.canaries)} canaries, {plan.baseline_runs} runs each")
+    rounds = [_round(dsn, release) for _ in range(plan.baseline_runs + 1)]
+    runs = [run for each in rounds[1:] for run in each]
     signals: dict[str, float | None] = {sample.breaker: sample.value for sample in samples}
     return Baseline(
         target, _by_name(runs, release.canaries), {"errors": error_share(runs), "latency": p95(runs), **signals}
     )
+
+
+def _round(dsn: str, release: Release) -> list[Run]:
+    with open_target(dsn, release.health) as conn:
+        return list(run_canaries(conn, release.canaries, role=release.health.canary_role))
 
 
 def _by_name(runs: Sequence[Run], names: Mapping[str, str]) -> dict[str, CanaryBaseline]:

@@ -164,7 +164,7 @@ def carry(change: ChangeOutline) -> tuple[ApplyChange, WatchChange, RollBackChan
     rollback = RollBackChange(
         change=change,
         trigger_rule="all_done",
-        task_display_name="rollback · clear me to roll back",
+        task_display_name=f"{change.name}.rollback · clear me to roll back",
         doc_md=f"**Clear this task to roll {change.name} back** on the target, first what stands on it. Skipped means armed. "
         "Rolls back by itself when a step before it failed.",
     )

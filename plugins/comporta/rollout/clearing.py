@@ -16,6 +16,7 @@ Kind = Literal["nothing", "arm", "armed", "roll back"]
 Why = Literal["automatic", "cleared", "asked"]
 
 CLEAR_ME = "clear this task to roll {change} back"
+AGAIN = " (taken up again)"
 
 
 @dataclass(frozen=True)
@@ -51,23 +52,28 @@ def decide(standing: Standing, *, run: str, cycle: int, clear: Clear | None) -> 
             return Decision("nothing", f"{name} is not on the target{by}: there is nothing to roll back")
         case State.ROLLING_BACK:
             why: Why = "automatic" if standing.by_itself else "cleared"
-            return Decision("roll back", f"the rollback of {name} began and did not come to its end", why)
+            said = standing.because or f"the rollback of {name} had begun"
+            return Decision("roll back", f"{said.removesuffix(AGAIN)}{AGAIN}", why)
         case _ if standing.run != run:
             there = f"{name} was applied again by {standing.run}"
             return Decision("nothing", f"{there}: clear its task there, or use the DAG rollback")
         case State.IN_PLACE:
-            return _of_one_in_place(standing, cycle, asked)
+            return _of_one_in_place(standing, cycle, clear)
         case _ if asked:
             return Decision("roll back", _in_words(asked), "cleared")
     because = f": {standing.because}" if standing.because else ""
     return Decision("roll back", f"{name} is {standing.state}{because}")
 
 
-def _of_one_in_place(standing: Standing, cycle: int, asked: Clear | None) -> Decision:
+def _of_one_in_place(standing: Standing, cycle: int, clear: Clear | None) -> Decision:
     armed = standing.armed if standing.armed and standing.armed.forward == standing.forward else None
-    if asked or (armed and armed.cycle < cycle):
-        return Decision("roll back", _in_words(asked), "cleared")
-    return Decision("armed" if armed else "arm", CLEAR_ME.format(change=standing.change))
+    since = armed.event if armed else standing.forward
+    latest = clear if clear and clear.event > since else None
+    # Who cleared more than the rollback meant something else, also where none of the rest has come to run.
+    meant = latest.rollback_alone if latest else armed is not None and armed.cycle < cycle
+    if meant:
+        return Decision("roll back", _in_words(latest), "cleared")
+    return Decision("armed" if armed and not latest else "arm", CLEAR_ME.format(change=standing.change))
 
 
 def _in_words(clear: Clear | None) -> str:

@@ -150,7 +150,12 @@ class Rollout:
                 if error.transient:
                     raise
                 self.record.append(
-                    EventType.ROLLOUT_VERIFY_FAILED, name, error=error.message, attempt=attempt, of=TRIES
+                    EventType.ROLLOUT_VERIFY_FAILED,
+                    name,
+                    error=error.message,
+                    seconds=round(time.monotonic() - began, 3),
+                    attempt=attempt,
+                    of=TRIES,
                 )
                 self.say(f"{name}: does not verify, {attempt} of {TRIES}: {error.message}")
                 if attempt == TRIES:
@@ -190,23 +195,22 @@ class Rollout:
 
     def rollback_if_due(self, name: str, cycle: int) -> Decision:
         """What the task ``rollback`` of a change does: arm itself, or roll back, as ``decide`` says."""
-        decision = decide(self.record.standing(name), run=self.run, cycle=cycle, clear=self.record.last_clear(name))
+        clear = self.record.last_clear(name)
+        decision = decide(self.record.standing(name), run=self.run, cycle=cycle, clear=clear)
         if decision.kind == "arm":
             self.record.append(EventType.ROLLBACK_ARMED, name, forward=self.record.standing(name).forward, cycle=cycle)
-        if decision.kind == "roll back":
-            clear = self.record.last_clear(name)
-            if not self.roll_back(name, why=decision.why, because=decision.because, clear=clear):
-                standing = self.record.standing(name)
-                return Decision(
-                    "nothing", f"{name} is {standing.state}, by {standing.actor}: somebody else did it meanwhile"
-                )
-        return decision
+        if decision.kind != "roll back" or self.roll_back(
+            name, why=decision.why, because=decision.because, clear=clear
+        ):
+            return decision
+        standing = self.record.standing(name)
+        return Decision("nothing", f"{name} is {standing.state}, by {standing.actor}: somebody else did it meanwhile")
 
     def roll_back(self, name: str, *, why: Why, because: str, clear: Clear | None = None) -> tuple[str, ...]:
         """Roll back a change, first those that stand on it, in reverse order; what else stands stays. Returns those that went."""
         change = self.release.change(name)
         gone: list[str] = []
-        with self._claim() as target:
+        with self._claim() as target, self._watched():
             drift = self.record.look(target.conn).unexplained  # and what was rolled back by hand need not be again
             for script in self.release.support:
                 run_script(target.conn, script)

@@ -18,7 +18,7 @@ from comporta.proof import fingerprint
 from comporta.proof.fingerprint import Fingerprint, FingerprintError
 from comporta.release.model import Release
 from comporta.reports.folder import RunFolder
-from comporta.rollout.clearing import Clear
+from comporta.rollout.clearing import CLEAR_ME, Clear
 from comporta.rollout.expected import Comparison, Expectation, differences, schema_digest, seen_sets
 from comporta.rollout.proven import proven_sets
 from comporta.rollout.standing import Board, Seen, Standing
@@ -106,7 +106,10 @@ class Record:
         ):
             tasks, whole = set(event.payload.get("tasks") or ()), bool(event.payload.get("whole_run"))
             if whole or task in tasks:
-                return Clear(event.id, event.actor, event.payload.get("note"), not whole and not forward & tasks)
+                note = event.payload.get("note")
+                # The dialog offers the note that the task has: that is ours, and nobody's reason.
+                said = None if note == CLEAR_ME.format(change=name) else note
+                return Clear(event.id, event.actor, said, not whole and not forward & tasks)
         return None
 
     # -- fingerprints ------------------------------------------------------------------------------------------------

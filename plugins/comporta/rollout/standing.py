@@ -51,8 +51,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Armed:
-    """The rollback waits for a person: for which forward event, and how often its task had been cleared by then."""
+    """The rollback waits for a person: since which event, for which forward event, and how often its task had been cleared by
+    then."""
 
+    event: int
     forward: int
     cycle: int
 
@@ -163,6 +165,11 @@ def _apply_finished(former: Standing, event: Event) -> Standing:
     return _forward(former, event, State.APPLIED, run=run, after=Seen.parse(event.payload.get("fingerprint")))
 
 
+def _refused(former: Standing, event: Event) -> Standing:
+    # Somebody had it applied again, in vain: what stands has to be armed anew, for it was not its rollback that they meant.
+    return replace(former, forward=event.id) if former.state == State.IN_PLACE else former
+
+
 def _rollback_started(former: Standing, event: Event) -> Standing:
     payload = event.payload
     return replace(
@@ -181,6 +188,7 @@ def _found(former: Standing, event: Event) -> Standing:
 
 
 _STEPS: Mapping[str, Callable[[Standing, Event], Standing]] = {
+    EventType.ROLLOUT_REFUSED: _refused,
     EventType.ROLLOUT_APPLY_STARTED: _apply_started,
     EventType.ROLLOUT_APPLY_FINISHED: _apply_finished,
     EventType.ROLLOUT_APPLY_FAILED: lambda former, event: _forward(former, event, State.APPLYING),
@@ -190,12 +198,10 @@ _STEPS: Mapping[str, Callable[[Standing, Event], Standing]] = {
     EventType.ROLLOUT_WATCH_PASSED: lambda former, event: _forward(former, event, State.IN_PLACE),
     EventType.ROLLOUT_WATCH_FAILED: lambda former, event: _forward(former, event, State.WATCH_FAILED),
     EventType.ROLLBACK_ARMED: lambda former, event: replace(
-        former, armed=Armed(int(event.payload["forward"]), int(event.payload["cycle"]))
+        former, armed=Armed(event.id, int(event.payload["forward"]), int(event.payload["cycle"]))
     ),
     EventType.ROLLBACK_STARTED: _rollback_started,
-    EventType.ROLLBACK_FAILED: lambda former, event: replace(
-        former, state=State.ROLLING_BACK, because=str(event.payload.get("error") or former.because)
-    ),
+    EventType.ROLLBACK_FAILED: lambda former, _: replace(former, state=State.ROLLING_BACK),
     EventType.ROLLBACK_FINISHED: lambda former, _: replace(former, state=State.ROLLED_BACK, armed=None),
     EventType.ROLLOUT_CHANGE_FOUND: _found,
 }
