@@ -46,6 +46,7 @@ GOAL_S = {"OPT1": 60.0}
 GOAL_OF_OTHERS_S = 10.0
 GOAL_STALL_MS = 200.0
 SETTLE_S = 5.0
+SMALL = 3_000
 PATIENCE_S = 1_800.0
 
 
@@ -56,10 +57,13 @@ def main() -> int:
     with ExitStack() as stack:
         server = Server(stack.enter_context(own_server(f"clear-{options.rows}")), release)
         stack.callback(server.tidy_up)
+        _say("find out on a small copy how the catalogue looks after each rollback")
+        server.prepare(SMALL)
+        left = ground.left_standing(server.fresh(), release)
         _say(f"load {options.rows} rows")
         server.prepare(options.rows)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comporta-clear-")))
-        bench = stack.enter_context(_bench(server, folder, options))
+        bench = stack.enter_context(_bench(server, folder, left, options))
         result: dict[str, Any] = {
             "rows": options.rows,
             "traffic_per_s": {"reads": options.reads, "writes": options.writes},
@@ -87,7 +91,7 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def _bench(server: Server, folder: Path, options: argparse.Namespace) -> Iterator[_Bench]:
+def _bench(server: Server, folder: Path, left: ground.Left, options: argparse.Namespace) -> Iterator[_Bench]:
     target = server.fresh()
     with connect(target, name=ground.ACTOR) as conn:
         conn.execute("analyze")  # a copied database has not counted its rows
@@ -107,7 +111,7 @@ def _bench(server: Server, folder: Path, options: argparse.Namespace) -> Iterato
     gates = folder / "config" / "gates.yaml"
     with private_airflow(project_root(), options.dir, dags=dags, gates=gates, settings=environment) as airflow:
         settings = settings.model_copy(update={"control_dsn": airflow.control})
-        ground.prove(settings)
+        ground.prove(settings, left)
         airflow.airflow.wait_for_dag(DAG, within_s=120)
         with monitoring(settings, ground.release_of(settings)), Ledger(airflow.control) as ledger:
             yield _Bench(airflow, settings, ledger, options.reads, options.writes)
@@ -244,7 +248,11 @@ class _Bench:
         state = self.airflow.until(self._end, f"the end of {self.run_id}", within_s=PATIENCE_S)
         if state != "success":
             why = "; ".join(self.airflow.airflow.why_failed(DAG, self.run_id))
-            raise SystemExit(f"the run ended as {state}: {why}. Logs: {self.airflow.layout.logs}")
+            # Its report is kept: the folder of the bench goes away.
+            kept = shutil.copytree(
+                self.settings.archives_path, tempfile.mkdtemp(prefix="comporta-clear-archives-"), dirs_exist_ok=True
+            )
+            raise SystemExit(f"the run ended as {state}: {why}. Reports: {kept}")
 
     def _end(self) -> str | None:
         """The state of the run once it has ended; asked seldom, and an answer that is late is none."""

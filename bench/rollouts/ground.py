@@ -10,13 +10,16 @@ from typing import Any
 
 import yaml
 
+from comporta.errors import ComportaError
 from comporta.gates import GateBook
 from comporta.ledger import EventType, Ledger, NewEvent
 from comporta.postgres.connection import connect
+from comporta.postgres.execution import run_script
 from comporta.proof import fingerprint
 from comporta.release.model import Release, load_release
 from comporta.rollout.engine import Rollout
 from comporta.rollout.errors import RolloutRefused
+from comporta.rollout.expected import schema_digest
 from comporta.rollout.go import Go, use_or_ask
 from comporta.settings import Settings, project_root
 from comporta.validation import model
@@ -53,6 +56,13 @@ HEALTH: Mapping[str, Any] = {
 }
 
 
+Left = Mapping[frozenset[str], fingerprint.Fingerprint]
+
+
+class CannotProve(ComportaError):
+    """What was found out on one catalogue says nothing about another."""
+
+
 def make_project(folder: Path, *, target: str, control: str) -> Settings:
     """The release of this checkout under ``folder``, with the soak and the health of a bench."""
     shutil.copytree(project_root() / "sql", folder / "sql")
@@ -77,10 +87,37 @@ def look(dsn: str) -> fingerprint.Fingerprint:
         return fingerprint.take(conn)
 
 
-def prove(settings: Settings) -> None:
-    """Put on record what STAGE 2 and STAGE 3 would: every proof that the release owes, on the target as it is now."""
+def left_standing(dsn: str, release: Release) -> Left:
+    """How a catalogue looks after each rollback of one change, with what stands on it, out of all five. As STAGE 3 finds it out: by
+    doing it, here on a small copy, which this uses up."""
+    everything = [change.name for change in release.changes]
+    left: dict[frozenset[str], fingerprint.Fingerprint] = {frozenset(): look(dsn)}
+    with connect(dsn, name=ACTOR) as conn:
+        for script in release.support:
+            run_script(conn, script)
+        standing: set[str] = set()
+        for change in release.changes:
+            for name in [each for each in everything if each not in standing]:
+                run_script(conn, release.change(name).apply)
+                standing.add(name)
+            for gone in (*release.dependants(change.name), change):
+                run_script(conn, gone.rollback)
+                standing.remove(gone.name)
+            left[frozenset(standing)] = look(dsn)
+    return left
+
+
+def prove(settings: Settings, left: Left | None = None) -> None:
+    """Put on record what STAGE 2 and STAGE 3 would: every proof that the release owes, on the target as it is now.
+
+    ``left`` is what ``left_standing`` found; CannotProve when its catalogue was another one before.
+    """
     release, found = release_of(settings), look(settings.require("target"))
     target = found.digest_without(*fingerprint.NOT_OF_THE_SCHEMA)
+    if left and schema_digest(left[frozenset()]) != target:
+        raise CannotProve(
+            "the small copy has another schema than the target", remedy="See fingerprint.diff of the two."
+        )
     (settings.archives_path / "proved_on.json").write_text(json.dumps(found.as_json()), encoding="utf-8")
     started = {"fingerprint": target, "facts": "proved_on.json"}
     events = [_event(EventType.VALIDATION_STARTED, release, None, started)]
@@ -94,6 +131,10 @@ def prove(settings: Settings) -> None:
             "conditions": release.proof.conditions,
             "target": target,
         }
+        if after := (left or {}).get(frozenset(subject.reference)):
+            name = f"left_{'_'.join(subject.reference) or 'none'}.json"
+            (settings.archives_path / name).write_text(json.dumps(after.as_json()), encoding="utf-8")
+            proof |= {"schema_after": schema_digest(after), "facts_after": name}
         events.append(_event(EventType.PROOF_RECORDED, release, f"{subject.name}/{scenario}", proof))
     with Ledger(settings.require("control")) as ledger:
         ledger.append("rollback_validation/bench", events)
