@@ -36,10 +36,10 @@ class NotOurs(ComportaError):
 
 
 @contextmanager
-def own_server() -> Iterator[str]:
-    """A private cluster of this bench alone, stopped afterwards."""
+def own_server(name: str = "peers") -> Iterator[str]:
+    """A private cluster of one bench alone, stopped afterwards."""
     root = server_root(project_root() / ".comporta" / "bench", Account.current())
-    cluster = Cluster("bench-peers", root / "peers", 55_720, CATALOGUE_SETTINGS)
+    cluster = Cluster(f"bench-{name}", root / name, 55_720, CATALOGUE_SETTINGS)
     cluster.choose_port()
     cluster.create()
     cluster.start()

@@ -166,6 +166,14 @@ class Psql:
         )
         return self._run(list(files), LIMIT_S)
 
+    def apply(self) -> Ran:
+        """Apply all changes."""
+        return self._run(sorted(self.folder.glob("*.apply.sql")), LIMIT_S)
+
+    def verify(self) -> Ran:
+        """Verify all changes."""
+        return self._run(sorted(self.folder.glob("*.verify.sql")), LIMIT_S)
+
     def revert(self, limit_s: float = LIMIT_S) -> Ran:
         """Backwards."""
         return self._run(sorted(self.folder.glob("*.rollback.sql"), reverse=True), limit_s)
@@ -268,6 +276,14 @@ class Sqitch:
     def deploy(self) -> Ran:
         """All changes, each verified."""
         return self.run([["deploy", "--verify"]])
+
+    def apply(self) -> Ran:
+        """All changes, none verified."""
+        return self.run([["deploy", "--no-verify"]])
+
+    def verify(self) -> Ran:
+        """All that is deployed."""
+        return self.run([["verify"]])
 
     def revert(self, limit_s: float = LIMIT_S) -> Ran:
         """All changes."""
