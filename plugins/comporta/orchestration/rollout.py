@@ -87,11 +87,11 @@ class ChangeOperator(PostgresOperator):
         super().__init__(task_id=self.step, sql=change.script(self.step), retries=RETRIES, **kwargs)
 
     def run(self, context: Any) -> Any:
-        """Do the step, under the rollout's claim, time-outs and records."""
-        with rollout_of(context, self.stop) as rollout:
-            return self._do(context, rollout)
+        """Do the step, under the rollout's claim, time-outs and records; the note on the task says what came of it."""
+        with rollout_of(context, self.stop) as rollout, _noted(context) as note:
+            note.append(self._do(context, rollout))
 
-    def _do(self, context: Any, rollout: Rollout) -> Any:
+    def _do(self, context: Any, rollout: Rollout) -> str:
         raise NotImplementedError
 
 
@@ -100,11 +100,11 @@ class ApplyChange(ChangeOperator):
 
     step = "apply"
 
-    def _do(self, context: Any, rollout: Rollout) -> None:
+    def _do(self, context: Any, rollout: Rollout) -> str:
         from comporta.rollout.go import Go
 
         answer = context["ti"].xcom_pull(task_ids=GATE_TASK) or {}
-        rollout.apply(self.change, Go(rollout.settings.require("control"), answer.get("gate"), rollout.run))
+        return rollout.apply(self.change, Go(rollout.settings.require("control"), answer.get("gate"), rollout.run))
 
 
 class VerifyChange(ChangeOperator):
@@ -112,8 +112,8 @@ class VerifyChange(ChangeOperator):
 
     step = "verify"
 
-    def _do(self, context: Any, rollout: Rollout) -> None:  # noqa: ARG002 - as the others
-        rollout.verify(self.change)
+    def _do(self, context: Any, rollout: Rollout) -> str:  # noqa: ARG002 - as the others
+        return rollout.verify(self.change)
 
 
 class RollBackChange(ChangeOperator):
@@ -125,13 +125,14 @@ class RollBackChange(ChangeOperator):
         ti = context["ti"]
         decision = rollout.rollback_if_due(self.change, cycle=ti.max_tries - (self.retries or 0))
         log.info("%s", decision.because)
-        _note(context, decision.because if decision.kind != "roll back" else f"rolled back: {decision.because}")
         if decision.kind != "roll back":
+            _note(context, decision.because)
             raise AirflowSkipException(decision.because)
         add_note(ti.dag_id, ti.run_id, f"{self.change} rolled back: {decision.because}", log=log)
         if wrong := rollout.not_restored(self.change):
+            _note(context, wrong[-1])
             raise AirflowFailException("\n".join(wrong))
-        return decision.because
+        return f"rolled back: {decision.because}"
 
 
 class WatchChange(BaseOperator):
@@ -143,8 +144,8 @@ class WatchChange(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Watch to the end, or until the target was unwell three times in a row."""
-        with rollout_of(context) as rollout:
-            rollout.watch(self.change)
+        with rollout_of(context) as rollout, _noted(context) as note:
+            note.append(rollout.watch(self.change))
 
 
 def carry(change: ChangeOutline) -> tuple[ApplyChange, WatchChange, RollBackChange]:
@@ -217,6 +218,20 @@ class RollBackOnRequest(PostgresOperator):
         if not gone:
             raise AirflowSkipException(f"{change} is not on the target: there is nothing to roll back")
         return list(gone)
+
+
+@contextmanager
+def _noted(context: Any) -> Iterator[list[str]]:
+    """Put what the block appends, or the first line of its failure, on the task: the grid alone tells the story."""
+    told: list[str] = []
+    try:
+        yield told
+    except ComportaError as error:
+        told.append(error.message.splitlines()[0])
+        raise
+    finally:
+        if told:
+            _note(context, told[-1])
 
 
 def _note(context: Any, text: str) -> None:

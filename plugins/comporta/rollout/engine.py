@@ -98,9 +98,10 @@ class Rollout:
             )
         return findings
 
-    def apply(self, name: str, go: Go) -> None:
-        """Apply one change on the target, or find it applied. RolloutRefused before the first statement; StatementFailed and
-        BreakerOpened leave it half there, to be taken up again or rolled back."""
+    def apply(self, name: str, go: Go) -> str:
+        """Apply one change on the target, or find it applied; returns what came of it. RolloutRefused before the
+        first statement; StatementFailed and BreakerOpened leave it half there, to be taken up again or rolled
+        back."""
         change = self.release.change(name)
         self.say(f"{name}: {change.title}")
         self.say(f"applies {change.apply.path.name} to the target {describe(self.dsn)}")
@@ -108,11 +109,10 @@ class Rollout:
             looked = self.record.look(target.conn)
             standing = looked.board[name]
             if standing.whole and not looked.unexplained:
-                self.say(f"{name} is {standing.state} already, by {standing.run}: nothing to do")
                 self.record.append(
                     EventType.ROLLOUT_APPLY_FINISHED, name, already=True, fingerprint=looked.seen.as_json()
                 )
-                return
+                return self._tell(f"{name} is {standing.state} already, by {standing.run}: nothing to do")
             self._refuse_apply(change, looked, go)
             self.say(f"the Go of gate {go.gate} is in force; {len(self.release.support)} support scripts first")
             for script in self.release.support:
@@ -131,17 +131,19 @@ class Rollout:
             self.record.append(
                 EventType.ROLLOUT_APPLY_FINISHED, name, fingerprint=seen.as_json(), already=False, **run.as_json()
             )
-            self.say(f"{name}: applied in {run.seconds:.1f} s{_told(run)}")
+            return self._tell(f"{name}: applied in {run.seconds:.1f} s{_told(run)}")
 
-    def verify(self, name: str) -> None:
-        """Run the change's own verification up to three times; VerifyFailed after the third. A server that is away,
+    def verify(self, name: str) -> str:
+        """Run the change's own verification up to three times, and say so; VerifyFailed after the third. A server that is away,
         or a lock that is not given, is no verdict: StatementFailed, to be tried again."""
         change = self.release.change(name)
         self.say(f"{name}: verifies with {change.verify.path.name} on {describe(self.dsn)}; changes nothing")
         standing = self.record.standing(name)
         if not standing.whole:
             raise self._refused(name, "verify", [f"{name} is {standing.state}: expected applied"])
-        for attempt in range(1, TRIES + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             began = time.monotonic()
             try:
                 with self._claim() as target, self._watched():
@@ -168,12 +170,12 @@ class Rollout:
                 self.record.append(
                     EventType.ROLLOUT_VERIFY_PASSED, name, seconds=round(time.monotonic() - began, 3), attempt=attempt
                 )
-                self.say(f"{name}: verified")
-                return
+                return self._tell(f"{name}: verified")
 
-    def watch(self, name: str) -> None:
-        """Let the change stand under the breakers for the time that the release gives it; WatchFailed when the target is found
-        unwell three times in a row, or nobody can say at the end that it is well."""
+    def watch(self, name: str) -> str:
+        """Let the change stand under the breakers for the time that the release gives it, and say how that was;
+        WatchFailed when the target is found unwell three times in a row, or nobody can say at the end that it is
+        well."""
         standing = self.record.standing(name)
         if standing.state not in (State.VERIFIED, State.WATCHING, State.WATCH_FAILED, State.IN_PLACE):
             raise self._refused(name, "watch", [f"{name} is {standing.state}: expected verified"])
@@ -184,8 +186,7 @@ class Rollout:
             health, failures = self._soak(soak_s)
         if health.state == "ok" and failures < TRIES:
             self.record.append(EventType.ROLLOUT_WATCH_PASSED, name, soak_s=soak_s, health=health.as_json())
-            self.say(f"{name}: in place, and the target is well. Clear the task rollback to take it back.")
-            return
+            return self._tell(f"{name}: in place, and the target is well. Clear the task rollback to take it back.")
         reasons = list(health.why) or [f"the target is {health.state}"]
         self.record.append(EventType.ROLLOUT_WATCH_FAILED, name, reasons=reasons, health=health.as_json())
         raise WatchFailed(
@@ -286,6 +287,10 @@ class Rollout:
 
     # -- what they are made of ---------------------------------------------------------------------------------------
 
+    def _tell(self, text: str) -> str:
+        self.say(text)
+        return text
+
     @property
     def dsn(self) -> str:
         """The target's."""
@@ -362,8 +367,8 @@ class Rollout:
             raise
 
     def _health(self) -> Health:
-        """The target's health; where there is no data yet, the samples that are being taken are waited for. Who took them may have
-        died, and nobody else takes any until that is certain."""
+        """The target's health; where there is no data yet, the samples that are being taken are waited for. Who
+        took them may have died, and nobody else takes any until that is certain."""
         ends = time.monotonic() + self.release.health.window_s + self.release.health.stale_s
         while (health := look(self.settings, self.release)).state == "no data" and time.monotonic() < ends:
             time.sleep(min(1.0, self.release.health.every_s))
