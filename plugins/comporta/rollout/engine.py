@@ -35,7 +35,7 @@ from comporta.rollout.errors import BreakerOpened, RolloutRefused, VerifyFailed,
 from comporta.rollout.go import Go
 from comporta.rollout.record import SHOWN, WORKFLOW, Looked, Record
 from comporta.rollout.report_events import events_of
-from comporta.rollout.standing import State
+from comporta.rollout.standing import Seen, State
 from comporta.rollout.target import ScriptRun, Target, claimed, note_backup_point
 from comporta.settings import Settings
 
@@ -212,7 +212,8 @@ class Rollout:
         change = self.release.change(name)
         gone: list[str] = []
         with self._claim() as target, self._watched():
-            drift = self.record.look(target.conn).unexplained  # and what was rolled back by hand need not be again
+            looked = self.record.look(target.conn)  # what was rolled back by hand need not be rolled back again
+            seen, drift = looked.seen, looked.unexplained
             for script in self.release.support:
                 run_script(target.conn, script)
             for each in (*self.release.dependants(name), change):
@@ -220,7 +221,17 @@ class Rollout:
                 if not standing.on_target:
                     self.say(f"{each.name} is {standing.state}: nothing to roll back")
                     continue
-                self._roll_back_one(target, each, root=name, why=why, because=because, clear=clear, drift=drift)
+                self.record.append(
+                    EventType.ROLLBACK_STARTED,
+                    each.name,
+                    why=why,
+                    because=because,
+                    root=name,
+                    cleared_by=clear.login if clear else None,
+                    note=clear.note if clear else None,
+                    fingerprint=seen.as_json(),
+                )
+                seen = self._roll_back_one(target, each, root=name, drift=drift)
                 gone.append(each.name)
         return tuple(gone)
 
@@ -389,31 +400,11 @@ class Rollout:
                 return health, failures
             time.sleep(every)
 
-    def _roll_back_one(
-        self,
-        target: Target,
-        change: Change,
-        *,
-        root: str,
-        why: Why,
-        because: str,
-        clear: Clear | None,
-        drift: Sequence[str],
-    ) -> None:
+    def _roll_back_one(self, target: Target, change: Change, *, root: str, drift: Sequence[str]) -> Seen:
+        """Run one rollback, compare what it left, and return that."""
         name = change.name
         for_whom = "" if name == root else f", because {root} goes and {name} stands on it"
         self.say(f"rolls {name} back with {change.rollback.path.name} on {describe(self.dsn)}{for_whom}")
-        seen = self.record.keep(target.look(), f"{name}_before_rollback")
-        self.record.append(
-            EventType.ROLLBACK_STARTED,
-            name,
-            why=why,
-            because=because,
-            root=root,
-            cleared_by=clear.login if clear else None,
-            note=clear.note if clear else None,
-            fingerprint=seen.as_json(),
-        )
         run = self._run_script(target, change, change.rollback, EventType.ROLLBACK_FAILED, guarded=False, root=root)
         found = target.look()
         kept = self.record.keep(found, f"{name}_rolled_back")
@@ -439,6 +430,7 @@ class Rollout:
         self.say(f"{name}: rolled back in {run.seconds:.1f} s{_told(run)}; {told[comparison.restored]}")
         for each in comparison.differences:
             self.say(f"  {each}")
+        return kept
 
     def _report(self, drift: Sequence[str]) -> tuple[Report, str, list[str]]:
         from comporta.rollout.report import write_rollout_report  # it draws plots: one task in sixteen needs it
