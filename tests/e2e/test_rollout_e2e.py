@@ -13,7 +13,7 @@ from tests.e2e.rollout_stage import LONG_S, Stage, rollout_stage
 from tests.postgres.conftest import Servers, servers  # noqa: F401 - a fixture of this module as well
 
 from comporta.demo.traffic import Traffic, lost_writes
-from comporta.ledger import EventType
+from comporta.ledger import EventType, Ledger
 from comporta.local.private import PrivateAirflow
 from comporta.proof import fingerprint
 from comporta.rollout.standing import State
@@ -62,6 +62,13 @@ def clear_in_the_browser(page: Page, run_id: str, task: str, note: str) -> None:
     expect(dialog).to_be_hidden(timeout=30_000)
 
 
+def cleared(stage: Stage, run_id: str, task: str) -> bool:
+    """Whether the ledger has the clear of a task. The dialog closes before Airflow has answered."""
+    with Ledger(stage.airflow.control) as ledger:
+        events = ledger.read(f"cleared/rollout/{run_id}", event_type=EventType.TASK_CLEARED)
+    return any(task in event.payload["tasks"] for event in events)
+
+
 @pytest.mark.timeout(1_200)
 def test_clearing_opt1_brings_it_back_with_what_stands_on_it_and_clearing_its_apply_puts_it_in_again(
     stage: Stage, sign_in: SignIn
@@ -93,6 +100,7 @@ def test_clearing_opt1_brings_it_back_with_what_stands_on_it_and_clearing_its_ap
         assert {event.payload["cleared_by"] for event in stage.events(EventType.ROLLBACK_STARTED)} == {"dba"}
 
         clear_in_the_browser(page, run_id, "OPT1.apply", "once more")
+        stage.airflow.until(lambda: cleared(stage, run_id, "OPT1.apply"), "the clear", within_s=LONG_S)
         assert stage.airflow.wait_for_run("rollout", run_id, within_s=2 * LONG_S) == "success"
         assert set(stage.ground.states().values()) == {State.IN_PLACE}
         armed = [event.phase for event in stage.events(EventType.ROLLBACK_ARMED)]
