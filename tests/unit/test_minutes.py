@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comporta.gates import EvidenceItem, Gate, Need, Policy
@@ -70,6 +70,7 @@ PAYLOADS = st.fixed_dictionaries(
 TYPES = st.sampled_from(["sync_opened", "blockers_checked", "minutes_written", "gate_opened", "of_a_later_version"])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # whatever else the machine is doing
 @given(st.lists(st.tuples(TYPES, PAYLOADS), max_size=8))
 def test_folding_any_prefix_never_fails_and_can_be_put_into_minutes(story: list[tuple[str, dict[str, Any]]]) -> None:
     events = [event(number, *each) for number, each in enumerate(story, start=1)]

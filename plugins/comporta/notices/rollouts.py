@@ -104,7 +104,10 @@ def _stopped(event: Event, _: Sequence[Event]) -> Parts:
     error = str(payload.get("error") or "no error was recorded")
     match event.event_type:
         case EventType.ROLLOUT_PREFLIGHTED:
-            findings = [each for each in payload.get("findings") or () if isinstance(each, Mapping)]
+            listed = payload.get("findings")
+            findings = (
+                [each for each in listed if isinstance(each, Mapping)] if isinstance(listed, list | tuple) else []
+            )
             stops = [each for each in findings if each.get("severity") == "stop"]
             lead = "The preflight found what forbids the rollout. The target was only read."
             return (
