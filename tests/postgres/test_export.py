@@ -12,9 +12,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.postgres import health_desk
 from tests.postgres.gate_desk import open_desk, request
 from typer.testing import CliRunner
 
+from comporta.health import BreakerBook
 from comporta.ledger import PROJECTIONS, ExportRefused, Ledger, NewEvent, migrate
 from comporta.ledger.anchor import Places, anchor, make_key, read
 from comporta.ledger.commands import app
@@ -158,6 +160,10 @@ def test_a_file_is_replaced_only_by_force_and_never_half_written(
 def test_every_projection_rebuilt_for_the_last_event_is_the_live_one(dsn: str, ledger: Ledger) -> None:
     with open_desk(dsn) as desk:
         desk.book.open("rollout/1", request(), actor="task")
+    with BreakerBook(dsn) as breakers, psycopg.connect(dsn, autocommit=True) as conn:
+        assert breakers.become_sampler(health_desk.RELEASE, health_desk.TARGET, "one", health_desk.PLAN)
+        health_desk.HealthDesk(breakers, conn, dsn).open()
+        breakers.hold(health_desk.RELEASE, "all", actor="ana", reason="the disk smells")
     for projection in PROJECTIONS:
         assert ledger.as_of(projection, 2**62), projection.name
         assert ledger.differences(projection) == [], projection.name
