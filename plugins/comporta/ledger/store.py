@@ -95,10 +95,10 @@ class Ledger:
         name = "read.sql" if stream is None else "read_stream.sql"
         return self._fetch(Event, name, {"stream": stream, "after": after, "limit": limit, "event_type": event_type})
 
-    def every(self, *, event_type: str | None = None) -> Iterator[Event]:
-        """Every event, oldest first, of one type or of all, page after page."""
+    def every(self, *, stream: str | None = None, event_type: str | None = None) -> Iterator[Event]:
+        """Every event, oldest first, of one stream and type or of all, page after page."""
         after = 0
-        while page := self.read(after=after, event_type=event_type):
+        while page := self.read(stream, after=after, event_type=event_type):
             yield from page
             after = page[-1].id
 

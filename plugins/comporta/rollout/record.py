@@ -81,10 +81,7 @@ class Record:
 
     def events(self, stream: str = "") -> Iterator[Event]:
         """Every event of a stream, by default that of the release, oldest first."""
-        after = 0
-        while page := self.ledger.read(stream or self.stream, after=after):
-            yield from page
-            after = page[-1].id
+        return self.ledger.every(stream=stream or self.stream)
 
     def latest(self, event_type: EventType, count: int = SHOWN) -> list[Event]:
         """The newest events of a type about this release, oldest first, of whichever run."""

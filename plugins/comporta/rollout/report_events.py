@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from comporta.gates import GateBook
 from comporta.ledger import Event, EventType, Ledger
 from comporta.rollout.report_story import run_of
@@ -12,7 +10,7 @@ from comporta.rollout.report_story import run_of
 def events_of(ledger: Ledger, release: str, run: str) -> list[Event]:
     """Everything of the release's rollouts and of its target's health, who cleared what in ``run`` and in the runs since, and
     the gates that these were let through by or asked; in the order of the ledger."""
-    rollout = list(_stream(ledger, f"rollout/{release}"))
+    rollout = list(ledger.every(stream=f"rollout/{release}"))
     first = next((event.id for event in rollout if run_of(event) == run), 0)
     since = [event for event in rollout if event.id >= first]
     runs = dict.fromkeys([run, *filter(None, map(run_of, since))])
@@ -29,12 +27,5 @@ def events_of(ledger: Ledger, release: str, run: str) -> list[Event]:
         *{*(gate.stream for gate in asked), *(event.stream for event in opened if event.stream.startswith("gate/"))},
     ]
     return sorted(
-        [*rollout, *(event for stream in streams for event in _stream(ledger, stream))], key=lambda each: each.id
+        [*rollout, *(event for stream in streams for event in ledger.every(stream=stream))], key=lambda each: each.id
     )
-
-
-def _stream(ledger: Ledger, stream: str) -> Iterator[Event]:
-    after = 0
-    while page := ledger.read(stream, after=after):
-        yield from page
-        after = page[-1].id
