@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from comporta.errors import ConfigurationError
 from comporta.files import Strict, read_file
 from comporta.postgres.script import Script
+from comporta.release.capacity import CapacityPlan
 from comporta.release.health import HealthPlan
 
 Milliseconds = Annotated[int, Field(gt=0)]
@@ -92,6 +93,7 @@ class _ReleaseFile(Strict):
     proof: ProofPlan = ProofPlan()
     rollout: RolloutPlan = RolloutPlan()
     health: HealthPlan = HealthPlan()
+    capacity: CapacityPlan = CapacityPlan()
 
     @model_validator(mode="after")
     def _canaries_are_known(self) -> Self:
@@ -137,6 +139,7 @@ class Release:
     rollout: RolloutPlan
     due: date | None = None
     health: HealthPlan = field(default_factory=HealthPlan)
+    capacity: CapacityPlan = field(default_factory=CapacityPlan)
 
     def change(self, name: str) -> Change:
         """The change called ``name``; ConfigurationError lists the known names."""
@@ -186,6 +189,7 @@ def load_release(path: Path, sql: Path) -> Release:
         rollout=entry.rollout,
         due=entry.due,
         health=entry.health,
+        capacity=entry.capacity,
     )
 
 
