@@ -30,6 +30,12 @@ class EventType(StrEnum):
     VALIDATION_STARTED = "validation_started"
     PROOF_RECORDED = "proof_recorded"
     VALIDATION_FINISHED = "validation_finished"
+    # STAGE 4, stream "capacity/<run id>": feature = release, workflow = "stage4", phase = rung, or the change compared.
+    CAPACITY_STARTED = "capacity_started"
+    RUNG_MEASURED = "rung_measured"
+    LADDER_STOPPED = "ladder_stopped"
+    CAPACITY_PLANNED = "capacity_planned"
+    CALIBRATED = "calibrated"
     # Failover drills, stream "drill/<name>": feature = component, workflow = "drill".
     DRILL_FINISHED = "drill_finished"
     # The daily sync, stream "daily_sync/<run id>": feature = release, workflow = "daily_sync".
