@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from comporta.capacity.calibration import last_calibration
+from comporta.capacity.climber import Climber, load_scripts
 from comporta.capacity.forecast import forecast
-from comporta.capacity.ladder import Climb, Climber, load_scripts, owed, states_of
+from comporta.capacity.ladder import Climb, owed, states_of
 from comporta.capacity.measures.mix import recorded_mix
 from comporta.capacity.measures.target import target_facts
 from comporta.capacity.model import Forecast, Measured, Mix, RungResult, Scenario, TargetFacts
