@@ -50,9 +50,9 @@ class Climber:
         last = next((n for n in range(len(states) - 1, -1, -1) if not self.climb.is_done(states[n], size)), None)
         if last is None:
             return
-        dsn = self._grown(size)
+        dsn = self.grown(size)
         for state in states[: last + 1]:
-            took = self._apply(dsn, state)
+            took = self.apply(dsn, state)
             if self.climb.is_done(state, size):
                 continue
             missing = self.climb.missing(state, size)
@@ -71,9 +71,10 @@ class Climber:
                 self.climb.folder.write(facts_key(state, size), facts.model_copy(update={"apply_s": took}).to_dict())
             # A rung that says stop changes what is missing, so it is asked anew each time.
             while missing := self.climb.missing(state, size):
-                yield self._measure(dsn, missing[0])
+                yield self.measure(dsn, missing[0])
 
-    def _grown(self, size: float) -> str:
+    def grown(self, size: float) -> str:
+        """Make the clone in use one of this many times the rows, on which nothing of the release stands; its dsn."""
         dsn = self.images.reset((), self.owner, self.say)
         if size != 1:
             self.say(f"the clone grows to {size:g} times its rows")
@@ -82,7 +83,8 @@ class Climber:
             self.say(f"the clone has {size:g} times its rows after {time.monotonic() - started:.1f} s")
         return dsn
 
-    def _apply(self, dsn: str, state: str) -> float | None:
+    def apply(self, dsn: str, state: str) -> float | None:
+        """Bring the clone from the state before to this one; the seconds that it took, None before the release."""
         if state == BEFORE:
             return None
         change = self.release.change(state)
@@ -92,7 +94,8 @@ class Climber:
             run_script(conn, change.apply)
         return round(time.monotonic() - started, 3)
 
-    def _measure(self, dsn: str, rung: Rung) -> RungResult:
+    def measure(self, dsn: str, rung: Rung) -> RungResult:
+        """Climb one rung and write its file; LadderStopped when a breaker speaks against it."""
         if reason := self.breaker():
             raise LadderStopped(
                 f"the ladder stopped before {rung}: {reason}",
