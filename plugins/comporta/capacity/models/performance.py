@@ -105,9 +105,7 @@ class Performance:
         }
         sizes = tuple(sorted({rung.size for rung in rungs}))
         clients = tuple(sorted({rung.clients for rung in rungs}))
-        return replace(
-            self, state=state, sizes=sizes, clients=clients, rate=rate, latencies=latencies, usl=None
-        )
+        return replace(self, state=state, sizes=sizes, clients=clients, rate=rate, latencies=latencies, usl=None)
 
     def distance(self, rungs: Sequence[RungResult]) -> float:
         """How far the throughput of other rungs lies from this curve, as the mean of the logs."""
@@ -125,7 +123,9 @@ class Performance:
 
 def usable(rungs: Sequence[RungResult]) -> list[RungResult]:
     """Those that carried at least some transactions, by size, clients and round."""
-    carried = (rung for rung in rungs if rung.transactions > 0 and rung.throughput_per_s > 0 and rung.latency.p50_ms > 0)
+    carried = (
+        rung for rung in rungs if rung.transactions > 0 and rung.throughput_per_s > 0 and rung.latency.p50_ms > 0
+    )
     return sorted(carried, key=lambda rung: (rung.size, rung.clients, rung.round))
 
 

@@ -32,7 +32,13 @@ def soft_l1(design: Array, y: Array, scale: float = 0.05) -> Array:
 
 
 def linear_draws(  # the world of one fit
-    design: Array, y: Array, weights: Array, shrink: Array, noise: float, prior_weight: float, random: np.random.Generator
+    design: Array,
+    y: Array,
+    weights: Array,
+    shrink: Array,
+    noise: float,
+    prior_weight: float,
+    random: np.random.Generator,
 ) -> tuple[Array, Array, float]:
     """Coefficients by weighted ridge regression, ``COUNT`` draws of them with the tails of Student's t, and the spread.
 

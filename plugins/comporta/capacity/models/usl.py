@@ -46,7 +46,9 @@ class Form:
     law: Law
 
     def __str__(self) -> str:
-        knee = "Universal Scalability Law" if self.knee == 1 else f"Universal Scalability Law, knee of power {self.knee:g}"
+        knee = (
+            "Universal Scalability Law" if self.knee == 1 else f"Universal Scalability Law, knee of power {self.knee:g}"
+        )
         return f"{knee}; one client's rate {'a power' if self.law == 'power' else 'one over a line'} of size"
 
 
@@ -210,12 +212,18 @@ def fit_usl(clients: Sequence[float], size: Sequence[float], throughput: Sequenc
     counts = np.diff(np.concatenate([[0], np.round(np.cumsum(share) * COUNT)])).astype(int)
     total = float(cells.weight.sum())
     parts = [
-        (*each.draw(count, cells.points, total, random), np.full(count, each.form.knee), np.full(count, each.form.law == "affine"))
+        (
+            *each.draw(count, cells.points, total, random),
+            np.full(count, each.form.knee),
+            np.full(count, each.form.law == "affine"),
+        )
         for each, count in zip(found, counts, strict=True)
         if count
     ]
     order = random.permutation(COUNT)
-    log_lam, sigma, kappa, exponent, knee, affine = (np.concatenate(column)[order] for column in zip(*parts, strict=True))
+    log_lam, sigma, kappa, exponent, knee, affine = (
+        np.concatenate(column)[order] for column in zip(*parts, strict=True)
+    )
     best = found[int(np.argmax(share))]
     spread = float(np.sqrt((best.squares.min() + _SPREAD**2) / cells.points))
     return Usl(
@@ -242,7 +250,9 @@ def _parameters(cells: _Cells, best: _Posterior, random: np.random.Generator) ->
 
     low, high = np.array([-np.inf, 0, 0, -0.5]), np.array([np.inf, 1, 1, 2])
     inside = np.clip(start, low + 1e-9, high - 1e-9)
-    value = least_squares(residuals, inside, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=[1, 0.1, 0.01, 0.5]).x
+    value = least_squares(
+        residuals, inside, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=[1, 0.1, 0.01, 0.5]
+    ).x
 
     def parameter(name: str, value: float, draws: Array, floor: float | None, unit: str = "") -> Parameter:
         below, above = shortest(draws, floor=floor)
