@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 BEFORE = "before"
+Day = date  # for records that have a field of that name
 
 
 class Record(BaseModel):
@@ -201,9 +202,7 @@ class Measured:
 
     def of(self, state: str) -> tuple[RungResult, ...]:
         """The rungs of a state, by size, clients and round."""
-        return tuple(
-            sorted((r for r in self.rungs if r.state == state), key=lambda r: (r.size, r.clients, r.round))
-        )
+        return tuple(sorted((r for r in self.rungs if r.state == state), key=lambda r: (r.size, r.clients, r.round)))
 
     def facts_of(self, state: str) -> tuple[StateFacts, ...]:
         """The facts of a state, by size."""
@@ -271,9 +270,9 @@ class Answer(Record):
     objective: str
     text: str
     """The answer as a sentence."""
-    date: date | None = None
-    low: date | None = None
-    high: date | None = None
+    date: Day | None = None
+    low: Day | None = None
+    high: Day | None = None
     amount: Band | None = None
     unit: str = ""
     assumptions: tuple[str, ...] = ()

@@ -1,1 +1,1 @@
-"""What STAGE 4 looks at: the load of production, the target as it is, and what stands still at each state of the shadow."""
+"""What STAGE 4 reads from servers: the target's history, limits and recorded load; the clone's sizes, refreshes and plans."""
