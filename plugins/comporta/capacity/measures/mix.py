@@ -19,7 +19,7 @@ from pglast.visitors import Visitor
 from psycopg import sql
 
 from comporta.capacity.measures.load_script import LoadScript, read_scripts
-from comporta.capacity.model import MixedTransaction, Mix
+from comporta.capacity.model import Mix, MixedTransaction
 from comporta.errors import ConfigurationError
 from comporta.postgres.connection import Connection, connect
 from comporta.postgres.queries import load
