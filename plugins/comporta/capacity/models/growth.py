@@ -284,7 +284,11 @@ def _fit(form: Form, added: Array) -> MonthlyFit:
         rest = (added - model(start)) / root
         bend = max(1e-6, 3 * 1.4826 * float(np.median(np.abs(rest))))
         found = least_squares(
-            lambda p, root=root: (added - model(p)) / root, start, bounds=(low, high), loss="soft_l1", f_scale=bend
+            lambda p, root=root: (added - model(np.asarray(p, float))) / root,
+            start,
+            bounds=(low, high),
+            loss="soft_l1",
+            f_scale=bend,
         )
         start = found.x
         root = np.sqrt(np.maximum(np.abs(model(start)), max(1.0, 0.05 * level)))
