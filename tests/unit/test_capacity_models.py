@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+
 from comporta.capacity.model import FitReport, Latency, RungResult
 from comporta.capacity.models import Draws, Performance
 from comporta.capacity.models.performance import fit_performance
