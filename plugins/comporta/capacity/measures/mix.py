@@ -18,7 +18,7 @@ from pglast.parser import ParseError, fingerprint
 from pglast.visitors import Visitor
 from psycopg import sql
 
-from comporta.capacity.measures.load_script import LoadScript, read_scripts
+from comporta.capacity.measures.transaction import Transaction, read_transactions
 from comporta.capacity.model import MixedTransaction, Mix
 from comporta.errors import ConfigurationError
 from comporta.postgres.connection import Connection, connect
@@ -87,7 +87,7 @@ def recorded_mix(
     ``own_queries`` are those that Comporta itself sends under an application's role (canaries): they are left out.
     ConfigurationError when the shares are asked for and name a transaction that is not in ``load_folder``.
     """
-    scripts = read_scripts(load_folder)
+    scripts = read_transactions(load_folder)
     with connect(target_dsn, name="comporta/capacity", statement_timeout_ms=STATEMENT_TIMEOUT_MS) as conn:
         record = read_record(conn, own_queries=own_queries)
     if record is not None:
@@ -154,10 +154,10 @@ class _Touches(Visitor):  # type: ignore[misc]
 
     def visit_FuncCall(self, _ancestors: Any, node: Any) -> None:  # noqa: N802 - likewise
         first, *rest = (part.sval for part in node.funcname)
-        self.data |= bool(rest) and first not in ("pg_catalog", "information_schema", "public")
+        self.data |= bool(rest) and first not in ("pg_catalog", "information_schema", "public", "comporta")
 
 
-def _by_record(record: Record, found: Mapping[LoadScript, Recorded]) -> Mix:
+def _by_record(record: Record, found: Mapping[Transaction, Recorded]) -> Mix:
     calls = sum(each.calls for each in found.values())
     of = {each.stands_for for each in found}
     missing = sorted(
@@ -181,7 +181,7 @@ def _by_record(record: Record, found: Mapping[LoadScript, Recorded]) -> Mix:
     )
 
 
-def _by_shares(scripts: Sequence[LoadScript], shares: Mapping[str, float], folder: Path) -> Mix:
+def _by_shares(scripts: Sequence[Transaction], shares: Mapping[str, float], folder: Path) -> Mix:
     names = {script.name for script in scripts}
     if unknown := sorted(set(shares) - names):
         raise ConfigurationError(
