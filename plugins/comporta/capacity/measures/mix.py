@@ -19,7 +19,7 @@ from pglast.visitors import Visitor
 from psycopg import sql
 
 from comporta.capacity.measures.transaction import Transaction, read_transactions
-from comporta.capacity.model import MixedTransaction, Mix
+from comporta.capacity.model import Mix, MixedTransaction
 from comporta.errors import ConfigurationError
 from comporta.postgres.connection import Connection, connect
 from comporta.postgres.queries import load
@@ -114,7 +114,7 @@ def read_record(conn: Connection, *, own_queries: Collection[str] = ()) -> Recor
 
 
 def _fetch(conn: Connection, query: str, schema: str) -> list[tuple[Any, ...]]:
-    return conn.execute(sql.SQL(query).format(schema=sql.Identifier(schema))).fetchall()  # type: ignore[arg-type]
+    return conn.execute(sql.SQL(query).format(schema=sql.Identifier(schema))).fetchall()
 
 
 def _by_fingerprint(rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, Recorded]]:
@@ -142,7 +142,7 @@ def _fingerprint_of_work(text: str) -> str | None:
         return None  # cut off by track_activity_query_size, or not one statement
 
 
-class _Touches(Visitor):  # type: ignore[misc]
+class _Touches(Visitor):
     """Whether a statement names a table or a function that is not the system's."""
 
     def __init__(self) -> None:

@@ -92,10 +92,11 @@ class Transaction:
             raise LoadNotRead(f"{self.path}: {error} in: {' '.join(statement.split())[:120]}", remedy=remedy) from error
         return raw.stmt
 
-    def run(self, conn: Connection, given: Mapping[str, int]) -> tuple[str, ...]:
+    def run(self, conn: Connection, given: Mapping[str, int], *, without_last: bool = False) -> tuple[str, ...]:
         """Run it once, the middle standing for each random draw, and return what was sent; psycopg.Error passes through.
 
-        It writes and takes roles: call it inside a transaction that is rolled back.
+        It writes and takes roles: call it inside a transaction that is rolled back. ``without_last`` returns the statement
+        that it is for with the others, but does not send it.
         """
         variables = {name: str(value) for name, value in {"client_id": 0, **BEGINNING, **given}.items()}
         branches: list[bool | None] = []  # of each open \\if: True within its branch, False before it, None behind it
@@ -110,6 +111,8 @@ class Transaction:
                 variables[name] = _compute(conn, expression, variables)
             else:
                 sent.append(_filled(command.text, variables))
+                if without_last and fingerprint(sent[-1]) == self.stands_for:
+                    break
                 cursor = conn.execute(sent[-1].encode())
                 if command.take is not None and (row := cursor.fetchone()) is not None:
                     names = (column.name for column in cursor.description or ())
