@@ -14,9 +14,10 @@ from comporta.postgres.queries import load
 SECONDS: Final = 5.0
 READS_PER_S: Final = 60.0
 WRITES_PER_S: Final = 60.0
+SEED: Final = 6  # under which a search, one operation in four hundred but the longest, comes about as often as it should
 
 
-def record_use(dsn: str, *, seconds: float = SECONDS, seed: int = 1) -> int:
+def record_use(dsn: str, *, seconds: float = SECONDS, seed: int = SEED) -> int:
     """Let readers and editors use the catalogue, and pg_stat_statements count nothing but them; returns their operations.
 
     ``dsn`` must be a superuser's, of a database of ours: its rows change, and what the server had recorded is forgotten.
