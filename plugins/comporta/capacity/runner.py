@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from comporta.capacity.calibration import last_calibration
-from comporta.capacity.climber import Climber, load_scripts
+from comporta.capacity.climber import Climber, weighted
 from comporta.capacity.forecast import forecast
 from comporta.capacity.ladder import Climb, owed, states_of
 from comporta.capacity.measures.mix import recorded_mix
@@ -123,7 +123,7 @@ class CapacityRun:
             release=self.release,
             images=Images(shadow, self.release.support),
             growth=Script.read(sql / "grow.sql"),
-            scripts=load_scripts(scripts, Mix.from_dict(self.folder.read(MIX))),
+            scripts=weighted(scripts, Mix.from_dict(self.folder.read(MIX))),
             owner=f"{STAGE}/{self.run_id}/{size:g}x",
             breaker=self._breaker,
             say=self.say,

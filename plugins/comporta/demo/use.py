@@ -14,7 +14,7 @@ from comporta.postgres.queries import load
 SECONDS: Final = 5.0
 READS_PER_S: Final = 60.0
 WRITES_PER_S: Final = 60.0
-SEED: Final = 6  # under which a search, one operation in four hundred but the longest, comes about as often as it should
+SEED: Final = 6  # under which the search, rare and long, comes about as often as it should
 
 
 def record_use(dsn: str, *, seconds: float = SECONDS, seed: int = SEED) -> int:
@@ -24,7 +24,9 @@ def record_use(dsn: str, *, seconds: float = SECONDS, seed: int = SEED) -> int:
     TrafficFailed when there are too few rows to work on, UnreachableServer when there is no server.
     """
     try:
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=10, application_name="comporta demo loader") as connection:
+        with psycopg.connect(
+            dsn, autocommit=True, connect_timeout=10, application_name="comporta demo loader"
+        ) as connection:
             connection.execute(load("comporta.demo", "use_forget.sql").encode())
     except psycopg.OperationalError as error:
         raise UnreachableServer(
