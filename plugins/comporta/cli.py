@@ -84,7 +84,7 @@ def dry_run(
 
     with open_rehearsal(
         load_settings(),
-        **_this_run(),
+        **this_run(),
         file=file,
         only=only,
         keep_clone=keep_clone,
@@ -131,7 +131,7 @@ def prove(
         Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err, transient=True) as bar,
         open_validation(
             load_settings(),
-            **_this_run(),
+            **this_run(),
             only=changes,
             scenarios=scenarios,
             rollback=rollback,
@@ -175,7 +175,7 @@ def status(
     out.print(table if states else "The ledger is empty: nothing has run yet.")
 
 
-def _this_run() -> dict[str, Any]:
+def this_run() -> dict[str, Any]:
     """What every stage is told of a run from the command line."""
     started = datetime.now(UTC)
     return {
@@ -198,6 +198,7 @@ def main() -> None:
 
 
 def _mount_rooms() -> None:
+    from comporta.capacity.commands import app as capacity
     from comporta.drills.commands import drill
     from comporta.gates.commands import app as gates
     from comporta.health.commands import app as health
@@ -212,6 +213,7 @@ def _mount_rooms() -> None:
     app.command("resume")(production.resume)
     app.command("standing")(production.standing)
     app.command("drill")(drill)
+    app.add_typer(capacity, name="capacity")
     app.add_typer(gates, name="gates")
     app.add_typer(health, name="health")
     app.add_typer(events, name="events", help="Read and verify the ledger.")

@@ -5,22 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context, task
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+from airflow.sdk.exceptions import AirflowFailException
 
 from comporta.orchestration.assets import ROLLBACK_PROOFS
 from comporta.orchestration.connections import settings_from_airflow
 from comporta.orchestration.report_link import REPORT_KEY, ReportOperator, report_address
-from comporta.orchestration.stage_run import stage_run
+from comporta.orchestration.stage_run import give_way_to_a_dry_run, stage_run
 
 if TYPE_CHECKING:
     from comporta.validation.runner import Validation
-
-DRY_RUN_DAG = "stage2_dry_run"
-AGAIN_AFTER_S = 60
 
 log = logging.getLogger(__name__)
 
@@ -34,21 +30,10 @@ def _validation() -> Iterator[Validation]:
         yield validation
 
 
-def _give_way_to_a_dry_run() -> None:
-    """A dry run keeps its clone from one task to the next: nothing may take the shadow in between."""
-    context: Any = get_current_context()
-    if context["ti"].get_dr_count(DRY_RUN_DAG, states=["running"]):
-        log.info(
-            "%s is under way on the shadow: this task gives way, and looks again in %s s", DRY_RUN_DAG, AGAIN_AFTER_S
-        )
-        again = datetime.now(UTC) + timedelta(seconds=AGAIN_AFTER_S)
-        raise AirflowRescheduleException(again)  # type: ignore[no-untyped-call]
-
-
 @task
 def prepare() -> None:
     """Look at the target, and copy it to each shadow where no copy of exactly this target waits. Reads the target once."""
-    _give_way_to_a_dry_run()
+    give_way_to_a_dry_run(log)
     with _validation() as validation:
         log.info("Reads the target %s. Touches the golden copy on %s.", *_places(validation))
         validation.prepare()
@@ -69,7 +54,7 @@ def prove_order(order: str) -> None:
 
 
 def _prove(subject: str, scenario: str) -> None:
-    _give_way_to_a_dry_run()
+    give_way_to_a_dry_run(log)
     with _validation() as validation:
         log.info("Reads the target %s. Touches a clone of it on %s.", *_places(validation))
         proof = validation.prove(validation.task(subject, scenario))

@@ -36,6 +36,13 @@ def scenario_names() -> tuple[str, ...]:
     return tuple(_release().get("proof", {}).get("scenarios", ("restore",)))
 
 
+def ladder_sizes() -> list[float]:
+    """The sizes of STAGE 4's whole ladder, and of its quick one where it has others: times the rows of the target."""
+    plan = _release().get("capacity", {})
+    sizes = {size for form in ("ladder", "quick") for size in plan.get(form, {}).get("sizes", (1, 2, 4))}
+    return sorted(sizes)
+
+
 def order_names() -> tuple[str, ...]:
     """The subjects of ``validation.model.order_subjects`` by name; none where the release does without them."""
     content = _release()

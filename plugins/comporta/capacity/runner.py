@@ -1,0 +1,361 @@
+"""One run of STAGE 4: look at the target, climb the ladder, fit, forecast, report. Each step may run in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from comporta.capacity.calibration import last_calibration
+from comporta.capacity.forecast import forecast
+from comporta.capacity.ladder import Climb, Climber, load_scripts, owed, states_of
+from comporta.capacity.measures.mix import recorded_mix
+from comporta.capacity.measures.target import target_facts
+from comporta.capacity.model import Forecast, Measured, Mix, RungResult, Scenario, TargetFacts
+from comporta.capacity.models import Fitted, fit
+from comporta.capacity.report import write_capacity_report
+from comporta.errors import ConfigurationError
+from comporta.health import ensure_baseline, look, monitoring
+from comporta.ledger import EventType, Ledger, NewEvent
+from comporta.postgres.connection import describe
+from comporta.postgres.script import Script
+from comporta.release.capacity import CapacityPlan, LadderPlan
+from comporta.release.model import Release, load_release
+from comporta.reports.folder import RunFolder
+from comporta.reports.page import Report, digest_of
+from comporta.settings import Settings
+from comporta.shadow.clone import Shadow, target_digest
+from comporta.shadow.images import Images
+from comporta.shadow.lease import lease
+
+STAGE = "stage4"
+WORKFLOW = "capacity"
+BEGUN, TARGET, MIX, MODELS, FORECAST, FINISHED = "begun", "target", "mix", "models", "forecast", "finished"
+Say = Callable[[str], None]
+
+
+@dataclass
+class CapacityRun:
+    """One run over a release. ``ladder`` is the plan's whole ladder or its quick one."""
+
+    settings: Settings
+    release: Release
+    quick: bool
+    run_id: str
+    started: datetime
+    folder: RunFolder
+    ledger: Ledger | None
+    actor: str
+    say: Say
+    fresh_clone: bool = False
+
+    @property
+    def plan(self) -> CapacityPlan:
+        """The plan of the release."""
+        return self.release.capacity
+
+    @property
+    def ladder(self) -> LadderPlan:
+        """The ladder that this run climbs."""
+        return self.plan.quick if self.quick else self.plan.ladder
+
+    @property
+    def target_dsn(self) -> str:
+        """The target, which is only read."""
+        return self.settings.require("target")
+
+    @property
+    def shadow_dsn(self) -> str:
+        """All rungs are climbed on the first shadow server: what is measured on two servers does not compare."""
+        return self.settings.shadows()[0]
+
+    @property
+    def climb(self) -> Climb:
+        """What was measured so far."""
+        return Climb(self.folder, self.plan, self.ladder, states_of(self.release))
+
+    # -- the steps ---------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Look at the target and its recorded load, and see to it that the shadow has a golden copy of it; repeatable."""
+        shadow = Shadow(self.target_dsn, self.shadow_dsn)
+        shadow.check()
+        if not self.folder.has(BEGUN):
+            begun = {
+                "identity": run_identity(self.release, self.ladder, self.target_dsn),
+                "quick": self.quick,
+                "run_id": self.run_id,
+                "started": self.started.isoformat(),
+                "target": describe(self.target_dsn),
+            }
+            self.folder.write(BEGUN, begun)
+            every = owed(self.ladder, states_of(self.release))
+            self._record(EventType.CAPACITY_STARTED, None, {**begun, "rungs": len(every)})
+        if not self.folder.has(MIX):
+            mix = recorded_mix(self.target_dsn, self.settings.home / "sql" / "capacity" / "load", self.plan.shares)
+            self.folder.write(MIX, mix.to_dict())
+            self.say(_of_the_mix(mix))
+        if not self.folder.has(TARGET):
+            self.folder.write(TARGET, target_facts(self.target_dsn, self.shadow_dsn, self.plan).to_dict())
+        ensure_baseline(self.settings, self.release, actor=self.actor, say=self.say)
+        with self._lease():
+            self._ensure_golden(shadow)
+
+    def climb_size(self, size: float, on_rung: Callable[[RungResult], None] = lambda _: None) -> None:
+        """Measure what is missing at ``size``, watched by the target's breakers; LadderStopped when one is open."""
+        if size not in self.ladder.sizes:
+            raise ConfigurationError(f"the ladder has no size {size:g}: it has {list(self.ladder.sizes)}")
+        mix = Mix.from_dict(self.folder.read(MIX))
+        sql = self.settings.home / "sql" / "capacity"
+        scripts = load_scripts({file.stem: Script.read(file) for file in sorted((sql / "load").glob("*.sql"))}, mix)
+        with self._lease() as dsn, monitoring(self.settings, self.release, self.say):
+            shadow = Shadow(self.target_dsn, dsn)
+            self._ensure_golden(shadow)
+            climber = Climber(
+                climb=self.climb,
+                release=self.release,
+                images=Images(shadow, self.release.support),
+                growth=Script.read(sql / "grow.sql"),
+                scripts=scripts,
+                owner=f"{STAGE}/{self.run_id}/{size:g}x",
+                breaker=self._breaker,
+                say=self.say,
+            )
+            for result in climber.size(size):
+                self._record_rung(result)
+                on_rung(result)
+
+    def fit(self) -> Fitted:
+        """Fit every model to what was measured, and write how each did on what it had not seen."""
+        fitted = fit(self.measured(), self.plan)
+        self.folder.write(MODELS, [report.to_dict() for report in fitted.reports])
+        unused = [report.subject for report in fitted.reports if not report.used]
+        self.say(f"{len(fitted.reports)} models, not used: {', '.join(unused) or 'none'}")
+        return fitted
+
+    def forecast(self, scenario: Scenario | None = None, *, keep: bool = True) -> Forecast:
+        """What is to come, under the plan's own scenario or another one (which is not kept)."""
+        measured = self.measured()
+        scenario = scenario or Scenario(until=self.plan.until)
+        made = forecast(measured, fit(measured, self.plan), self.plan, scenario, self.today)
+        if keep:
+            self.folder.write(FORECAST, made.to_dict())
+        return made
+
+    def report(self) -> tuple[Report, str]:
+        """Write the report of whatever was measured, record the plan in the ledger, and say the verdict."""
+        measured, made = self.measured(), Forecast.from_dict(self.folder.read(FORECAST))
+        fitted = fit(measured, self.plan)
+        doubled = forecast(measured, fitted, self.plan, Scenario(growth=2, until=self.plan.until), self.today)
+        report, verdict = write_capacity_report(
+            self.folder.path,
+            measured,
+            fitted.reports,
+            made,
+            doubled,
+            last_calibration(self.settings.require("control"), self.release.name) if self.ledger else None,
+            name=self.release.name,
+            title=self.release.title,
+            run_id=self.run_id,
+            started=self.started,
+            target=describe(self.target_dsn),
+            plan=self.plan,
+            stopped=self.climb.stops(),
+            now=datetime.now(UTC),
+        )
+        payload = {
+            "verdict": verdict,
+            "digest": report.digest,
+            "report": str(report.html.relative_to(self.settings.archives_path)),
+            "folder": str(self.folder.path.relative_to(self.settings.archives_path)),
+            "quick": self.quick,
+            "rungs": len(measured.rungs),
+            "answers": [
+                {
+                    "question": answer.question,
+                    "subject": answer.subject,
+                    "state": answer.state,
+                    "verdict": answer.verdict,
+                    "date": answer.date.isoformat() if answer.date else None,
+                }
+                for answer in made.answers
+            ],
+        }
+        self._record(EventType.CAPACITY_PLANNED, None, payload)
+        self.folder.write(FINISHED, {"verdict": verdict, "digest": report.digest})
+        return report, verdict
+
+    def run_all(self, on_rung: Callable[[RungResult], None] = lambda _: None) -> tuple[Report, str]:
+        """Every step in its order."""
+        self.prepare()
+        for size in self.ladder.sizes:
+            self.climb_size(size, on_rung)
+        self.fit()
+        self.forecast()
+        return self.report()
+
+    # -- what they share ---------------------------------------------------------------------------------------------
+
+    @property
+    def today(self) -> date:
+        """The day from which the forecast looks ahead: that of the look at the target."""
+        return TargetFacts.from_dict(self.folder.read(TARGET)).at.date()
+
+    def measured(self) -> Measured:
+        """All that was measured so far; ConfigurationError names the step that has not run."""
+        climb = self.climb
+        rungs = climb.results()
+        if not rungs:
+            raise ConfigurationError(
+                f"{self.folder.path} has no rung: nothing was measured",
+                remedy="Climb the ladder first (in Airflow: clear the task load_ladder).",
+            )
+        return Measured(
+            states=climb.states,
+            target=TargetFacts.from_dict(self.folder.read(TARGET)),
+            mix=Mix.from_dict(self.folder.read(MIX)),
+            rungs=rungs,
+            facts=climb.facts(),
+        )
+
+    def _ensure_golden(self, shadow: Shadow) -> None:
+        if not shadow.has_golden() or (not self.climb.results() and self._is_other(shadow)) or self.fresh_clone:
+            self.fresh_clone = False
+            shadow.copy_target(self.say)
+
+    def _is_other(self, shadow: Shadow) -> bool:
+        """True when the golden copy is of another schema than the target has now. A run under way keeps the copy it began on."""
+        return shadow.golden_source() != target_digest(self.target_dsn)
+
+    def _breaker(self) -> str | None:
+        health = look(self.settings, self.release)
+        stops = [str(hold) for hold in health.holds if hold.breaker not in {each.name for each in health.breakers}]
+        stops += [f"{each.name}: {each.why}" for each in health.breakers if each.state == "bad"]
+        return "; ".join(stops) or None
+
+    @contextmanager
+    def _lease(self) -> Iterator[str]:
+        with lease(self.settings.require("control"), [self.shadow_dsn], self.say) as dsn:
+            yield dsn
+
+    def _record_rung(self, result: RungResult) -> None:
+        payload = {
+            "throughput_per_s": result.throughput_per_s,
+            "p95_ms": result.latency.p95_ms,
+            "failed": result.failed,
+            "transactions": result.transactions,
+            "rows": result.rows,
+            "wal_bytes": result.wal_bytes,
+            "stop": result.stop,
+        }
+        phase = f"{result.state}/{result.size:g}x/{result.clients}/{result.round}"
+        self._record(EventType.RUNG_MEASURED, phase, payload)
+        if result.stop:
+            self._record(EventType.LADDER_STOPPED, phase, {"why": result.stop})
+
+    def _record(self, event_type: EventType, phase: str | None, payload: Mapping[str, Any]) -> None:
+        if self.ledger is None:
+            return
+        event = NewEvent(
+            event_type=event_type,
+            feature=self.release.name,
+            workflow=STAGE,
+            phase=phase,
+            payload=payload,
+            actor=self.actor,
+        )
+        self.ledger.append(f"{WORKFLOW}/{self.run_id}", [event])
+
+
+def run_identity(release: Release, ladder: LadderPlan, target_dsn: str) -> str:
+    """What a run that was cut short must have in common with the one that goes on: scripts, ladder, target."""
+    scripts = {change.name: change.digests["apply"] for change in release.changes}
+    support = [script.sha256 for script in release.support]
+    return digest_of([scripts, support, ladder.model_dump(mode="json"), describe(target_dsn)])
+
+
+def _of_the_mix(mix: Mix) -> str:
+    if not mix.recorded:
+        return "the target recorded no load: the shares of the release stand in (capacity.shares)"
+    return (
+        f"the load is {len(mix.transactions)} kinds of transactions, {mix.covered_calls:.0%} of the calls and "
+        f"{mix.covered_time:.0%} of the time that pg_stat_statements recorded"
+    )
+
+
+@contextmanager
+def open_capacity(
+    settings: Settings,
+    *,
+    run_id: str,
+    started: datetime,
+    actor: str,
+    say: Say,
+    quick: bool = False,
+    fresh_clone: bool = False,
+    record: bool = True,
+) -> Iterator[CapacityRun]:
+    """Build a run of STAGE 4 with everything that it talks to; the same ``run_id`` and ``started`` go on with the same run."""
+    release = load_release(settings.release_path, settings.home / "sql")
+    with ExitStack() as stack:
+        yield CapacityRun(
+            settings=settings,
+            release=release,
+            quick=quick,
+            run_id=run_id,
+            started=started,
+            folder=RunFolder.make(settings.archives_path, STAGE, run_id, started),
+            ledger=stack.enter_context(Ledger(settings.require("control"))) if record else None,
+            actor=actor,
+            say=say,
+            fresh_clone=fresh_clone,
+        )
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A run that is in the archives: how far it came, and what it was of."""
+
+    run_id: str
+    started: datetime
+    quick: bool
+    identity: str
+    finished: bool
+    folder: Path
+
+
+def earlier_runs(archives: Path) -> tuple[EarlierRun, ...]:
+    """The runs of STAGE 4 in the archives, the newest first."""
+    found = []
+    for begun in archives.glob(f"*/{STAGE}-*/{BEGUN}.json"):
+        folder = RunFolder(begun.parent)
+        record = folder.read(BEGUN)
+        found.append(
+            EarlierRun(
+                run_id=record["run_id"],
+                started=datetime.fromisoformat(record["started"]),
+                quick=record["quick"],
+                identity=record["identity"],
+                finished=folder.has(FINISHED),
+                folder=begun.parent,
+            )
+        )
+    return tuple(sorted(found, key=lambda run: run.started, reverse=True))
+
+
+def unfinished(settings: Settings, release: Release, *, quick: bool, within_s: float = 86_400.0) -> EarlierRun | None:
+    """The newest run from the command line that was cut short within a day, with these scripts, ladder and target."""
+    ladder = release.capacity.quick if quick else release.capacity.ladder
+    wanted = run_identity(release, ladder, settings.require("target"))
+    for run in earlier_runs(settings.archives_path):
+        if (
+            run.run_id.startswith("cli-")
+            and run.identity == wanted
+            and time.time() - run.started.timestamp() < within_s
+        ):
+            return None if run.finished else run
+    return None
