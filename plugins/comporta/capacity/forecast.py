@@ -25,7 +25,10 @@ OBJECTIVES = ("disk_full", "p95", "clients", "throughput", "connections", "memor
 
 
 def forecast(measured: Measured, fitted: Fitted, plan: CapacityPlan, scenario: Scenario, now: date) -> Forecast:
-    """Ask every question; NothingAhead when the scenario ends before ``now``."""
+    """Ask every question; NothingAhead when the scenario ends before ``now``.
+
+    The ``amount`` of an answer is what stands on the last day of the outlook; of p95, clients and throughput it is today's.
+    """
     outlook = Outlook.of(measured, fitted, plan, scenario, now)
     compared = {"p95": p95(outlook), "disk": disk_full(outlook), "clients": clients(outlook)}
     told = Told.all(
@@ -33,7 +36,7 @@ def forecast(measured: Measured, fitted: Fitted, plan: CapacityPlan, scenario: S
             *compared.values(),
             throughput(outlook),
             buys(outlook, compared),
-            _doubled(outlook),
+            _doubled(outlook) if scenario.growth == 1 else Told(),
             rows(outlook),
             partitions(outlook),
             refreshes(outlook),
@@ -111,13 +114,13 @@ def months_later(day: date, months: int) -> date:
 
 
 def _doubled(outlook: Outlook) -> Told:
-    """The dates of the release if rows were added twice as fast as the scenario says."""
+    """The dates of the release if rows were added twice as fast."""
     scenario = outlook.scenario
     faster = Outlook.of(
         outlook.measured,
         outlook.fitted,
         outlook.plan,
-        scenario.model_copy(update={"growth": scenario.growth * 2}),
+        scenario.model_copy(update={"growth": 2.0}),
         outlook.now,
     )
     return Told(
@@ -128,7 +131,7 @@ def _doubled(outlook: Outlook) -> Told:
                     "text": f"If growth doubled: {answer.text[:1].lower()}{answer.text[1:]}",
                     "assumptions": (
                         *answer.assumptions,
-                        f"rows are added {scenario.growth * 2:g} times as fast as the history says",
+                        "rows are added twice as fast as the history says",
                     ),
                 }
             )

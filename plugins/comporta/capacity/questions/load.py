@@ -193,11 +193,11 @@ def _assumptions(outlook: Outlook, performance: Performance, clients: Draws) -> 
         found.append(f"production recorded no rate: {outlook.plan.objectives.clients} clients stand for its load")
     for what, reached, largest in (
         ("rows", float(np.nanmax(outlook.size.value)), performance.sizes[-1]),
-        ("clients", _largest(clients), float(performance.clients[-1])),
+        ("clients at once", _largest(clients), float(performance.clients[-1])),
     ):
         if reached > largest * 1.05:
             far = " far" if reached > FAR * largest else ""
-            found.append(f"reaches{far} beyond what was measured: {reached / largest:.1f} times the largest {what}")
+            found.append(f"reaches{far} beyond what was measured: {reached / largest:.1f} times the most {what}")
     return tuple(found)
 
 
