@@ -202,9 +202,7 @@ class Measured:
 
     def of(self, state: str) -> tuple[RungResult, ...]:
         """The rungs of a state, by size, clients and round."""
-        return tuple(
-            sorted((r for r in self.rungs if r.state == state), key=lambda r: (r.size, r.clients, r.round))
-        )
+        return tuple(sorted((r for r in self.rungs if r.state == state), key=lambda r: (r.size, r.clients, r.round)))
 
     def facts_of(self, state: str) -> tuple[StateFacts, ...]:
         """The facts of a state, by size."""
