@@ -7,6 +7,7 @@ The same measurements give the same forecast, whenever and wherever it is made.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date
 
 from comporta.capacity.model import Answer, Forecast, Measured, Scenario
@@ -70,7 +71,7 @@ def verdict(answers: Iterable[Answer], release: str, now: date, look_ahead_month
 
 
 def assumptions(outlook: Outlook) -> tuple[str, ...]:
-    """What the whole forecast takes for granted."""
+    """What the whole forecast takes for granted, and the models in whose place a naive rule is used."""
     measured, plan, scenario = outlook.measured, outlook.plan, outlook.scenario
     found = ["the target is as fast as the shadow: the ladder was climbed there"]
     found += [
@@ -103,7 +104,9 @@ def assumptions(outlook: Outlook) -> tuple[str, ...]:
         )
     if outlook.short:
         found.append(outlook.short)
-    found += [f"{report.subject}: {report.why}" for report in outlook.fitted.reports if not report.used]
+    found += [
+        f"{report.subject}: {report.why}" for report in outlook.fitted.reports if not report.used and report.held_out
+    ]
     return tuple(found)
 
 
@@ -117,7 +120,7 @@ def _doubled(outlook: Outlook) -> Told:
     """The dates of the release if rows were added twice as fast."""
     scenario = outlook.scenario
     faster = Outlook.of(
-        outlook.measured,
+        replace(outlook.measured, states=(outlook.release,)),
         outlook.fitted,
         outlook.plan,
         scenario.model_copy(update={"growth": 2.0}),
@@ -137,6 +140,5 @@ def _doubled(outlook: Outlook) -> Told:
             )
             for question in (p95, disk_full, clients)
             for answer in question(faster).answers
-            if answer.state == outlook.release
         ]
     )
