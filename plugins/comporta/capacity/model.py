@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 BEFORE = "before"
+Day = date  # for records that have a field of that name
 
 
 class Record(BaseModel):
@@ -269,9 +270,9 @@ class Answer(Record):
     objective: str
     text: str
     """The answer as a sentence."""
-    date: date | None = None
-    low: date | None = None
-    high: date | None = None
+    date: Day | None = None
+    low: Day | None = None
+    high: Day | None = None
     amount: Band | None = None
     unit: str = ""
     assumptions: tuple[str, ...] = ()
