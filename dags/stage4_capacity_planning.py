@@ -7,10 +7,10 @@ release, models tested on the rung that they have not seen, and a forecast. The 
 | step | what it does | touches |
 |---|---|---|
 | `wait_for_go` | the decision of the daily sync on the gate `stage4` | the ledger |
-| `prepare` | sizes, limits, history and recorded load of the target; a copy of it where none waits | reads the target, the shadow's golden copy |
-| `load_ladder` | one task for each size: more and more clients through pgbench, in each state of the release | a clone on the shadow |
+| `prepare` | looks at sizes, limits, history, recorded load; copies the target where no copy waits | reads the target, the shadow |
+| `load_ladder` | for each size: more and more clients through pgbench, in each state of the release | a clone on the shadow |
 | `fit` | throughput, latency, growth, sizes, refresh, planning time; each model is tested | files |
-| `forecast` | when does the disk fill, when does p95 pass its objective, what each OPT buys, what 2029 looks like | files |
+| `forecast` | when the disk fills, when p95 passes its objective, what each OPT buys, what 2029 looks like | files |
 | `report` | "STAGE 4 Results + Performance Report" under `archives/<date>/` | files |
 
 **Starts** by hand, or when the asset `rollback_proofs` is updated. **Emits** the asset `capacity_plan`. The plan of what is

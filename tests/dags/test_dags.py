@@ -34,7 +34,7 @@ def stage2(parsed: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_dag_says_what_it_is_for(parsed: dict[str, Any]) -> None:
     assert set(parsed["dags"]) == {
-        "stage2_dry_run", "stage3_rollback_validation", "daily_sync", "post", "rollout", "rollback",
+        "stage2_dry_run", "stage3_rollback_validation", "stage4_capacity_planning", "daily_sync", "post", "rollout", "rollback",
     }  # fmt: skip
     for dag in parsed["dags"].values():
         assert dag["doc"]
@@ -134,6 +134,37 @@ def test_proofs_share_the_pool_of_the_shadows_and_come_after_a_dry_run(
 def test_no_proof_is_tried_again_by_itself(stage3: dict[str, Any]) -> None:
     """The same scripts on the same target give the same answer; a person looks first."""
     assert {task["retries"] for task in stage3["tasks"].values()} == {0}
+
+
+@pytest.fixture
+def stage4(parsed: dict[str, Any]) -> dict[str, Any]:
+    dag: dict[str, Any] = parsed["dags"]["stage4_capacity_planning"]
+    return dag
+
+
+def test_proved_rollbacks_start_the_capacity_planning_which_waits_for_people(stage4: dict[str, Any]) -> None:
+    assert stage4["schedule"] == ["rollback_proofs"]
+    waits = stage4["tasks"]["wait_for_go"]
+    assert (waits["upstream"], waits["retries"]) == ([], TRIES)
+    assert waits["pool"] != "shadow"  # what waits for people holds no shadow
+
+
+def test_the_capacity_planning_goes_from_the_ladder_to_the_report_which_alone_emits_the_asset(
+    stage4: dict[str, Any],
+) -> None:
+    steps = ["wait_for_go", "prepare", "load_ladder", "fit", "forecast", "report"]
+    assert [stage4["tasks"][name]["upstream"] for name in steps] == [[], *([name] for name in steps[:-1])]
+    assert {name: task["outlets"] for name, task in stage4["tasks"].items() if task["outlets"]} == {
+        "report": ["capacity_plan"]
+    }
+
+
+def test_each_size_of_the_ladder_is_a_task_and_only_what_loads_takes_the_shadow(
+    stage4: dict[str, Any], release: Release
+) -> None:
+    plan = release.capacity
+    assert stage4["tasks"]["load_ladder"]["mapped_over"] == {"size": sorted({*plan.ladder.sizes, *plan.quick.sizes})}
+    assert {name for name, task in stage4["tasks"].items() if task["pool"] == "shadow"} == {"prepare", "load_ladder"}
 
 
 @pytest.fixture

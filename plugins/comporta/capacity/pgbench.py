@@ -102,7 +102,7 @@ def run_load(
             + (" ".join(errors.split())[-600:] or "no message"),
             remedy="Run the load script that it names by hand on a clone: its statements must work before and after the release.",
         )
-    return _load(log, scripts, warm_up_s, seconds, len(_aborted(errors)), cut_off=cut_off)
+    return load_of(log, scripts, warm_up_s, seconds, len(_aborted(errors)), cut_off=cut_off)
 
 
 def _command(
@@ -147,9 +147,16 @@ def _read_log(folder: Path) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(whole), sep=" ", names=_COLUMNS, usecols=range(len(_COLUMNS)))
 
 
-def _load(
-    log: pd.DataFrame, scripts: Sequence[LoadScript], warm_up_s: float, seconds: float, aborted: int, *, cut_off: bool
+def load_of(
+    log: pd.DataFrame,
+    scripts: Sequence[LoadScript],
+    warm_up_s: float,
+    seconds: float,
+    aborted: int,
+    *,
+    cut_off: bool = False,
 ) -> Load:
+    """What the lines of pgbench's log say; times in them are us, ``aborted`` clients left no line of their last transaction."""
     ended = log["epoch_s"] + log["epoch_us"] / 1e6
     took = pd.to_numeric(log["time_us"], errors="coerce") / 1000  # ms; NaN: failed
     begun = float((ended - took.fillna(0) / 1000).min()) + warm_up_s

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from comporta.capacity.calibration import last_calibration
+from comporta.capacity.climber import Climber, load_scripts
 from comporta.capacity.forecast import forecast
-from comporta.capacity.ladder import Climb, Climber, load_scripts, owed, states_of
+from comporta.capacity.ladder import Climb, owed, states_of
 from comporta.capacity.measures.mix import recorded_mix
 from comporta.capacity.measures.target import target_facts
 from comporta.capacity.model import Forecast, Measured, Mix, RungResult, Scenario, TargetFacts
@@ -40,10 +41,11 @@ Say = Callable[[str], None]
 
 @dataclass
 class CapacityRun:
-    """One run over a release. ``ladder`` is the plan's whole ladder or its quick one."""
+    """One run over a release. ``ladder`` is the plan's whole ladder, or its quick one."""
 
     settings: Settings
     release: Release
+    ladder: LadderPlan
     quick: bool
     run_id: str
     started: datetime
@@ -57,11 +59,6 @@ class CapacityRun:
     def plan(self) -> CapacityPlan:
         """The plan of the release."""
         return self.release.capacity
-
-    @property
-    def ladder(self) -> LadderPlan:
-        """The ladder that this run climbs."""
-        return self.plan.quick if self.quick else self.plan.ladder
 
     @property
     def target_dsn(self) -> str:
@@ -109,25 +106,28 @@ class CapacityRun:
         """Measure what is missing at ``size``, watched by the target's breakers; LadderStopped when one is open."""
         if size not in self.ladder.sizes:
             raise ConfigurationError(f"the ladder has no size {size:g}: it has {list(self.ladder.sizes)}")
-        mix = Mix.from_dict(self.folder.read(MIX))
-        sql = self.settings.home / "sql" / "capacity"
-        scripts = load_scripts({file.stem: Script.read(file) for file in sorted((sql / "load").glob("*.sql"))}, mix)
         with self._lease() as dsn, monitoring(self.settings, self.release, self.say):
             shadow = Shadow(self.target_dsn, dsn)
             self._ensure_golden(shadow)
-            climber = Climber(
-                climb=self.climb,
-                release=self.release,
-                images=Images(shadow, self.release.support),
-                growth=Script.read(sql / "grow.sql"),
-                scripts=scripts,
-                owner=f"{STAGE}/{self.run_id}/{size:g}x",
-                breaker=self._breaker,
-                say=self.say,
-            )
+            climber = self.climber(shadow, size)
             for result in climber.size(size):
                 self._record_rung(result)
                 on_rung(result)
+
+    def climber(self, shadow: Shadow, size: float) -> Climber:
+        """What brings a clone on ``shadow`` to the states of a size; the load is that which ``prepare`` found."""
+        sql = self.settings.home / "sql" / "capacity"
+        scripts = {file.stem: Script.read(file) for file in sorted((sql / "load").glob("*.sql"))}
+        return Climber(
+            climb=self.climb,
+            release=self.release,
+            images=Images(shadow, self.release.support),
+            growth=Script.read(sql / "grow.sql"),
+            scripts=load_scripts(scripts, Mix.from_dict(self.folder.read(MIX))),
+            owner=f"{STAGE}/{self.run_id}/{size:g}x",
+            breaker=self._breaker,
+            say=self.say,
+        )
 
     def fit(self) -> Fitted:
         """Fit every model to what was measured, and write how each did on what it had not seen."""
@@ -298,13 +298,19 @@ def open_capacity(
     quick: bool = False,
     fresh_clone: bool = False,
     record: bool = True,
+    ladder: Mapping[str, Any] | None = None,
 ) -> Iterator[CapacityRun]:
-    """Build a run of STAGE 4 with everything that it talks to; the same ``run_id`` and ``started`` go on with the same run."""
+    """Build a run of STAGE 4 with everything that it talks to; the same ``run_id`` and ``started`` go on with the same run.
+
+    ``ladder`` has what is other than in the release's ladder, by the names of ``LadderPlan``.
+    """
     release = load_release(settings.release_path, settings.home / "sql")
+    plan = release.capacity.quick if quick else release.capacity.ladder
     with ExitStack() as stack:
         yield CapacityRun(
             settings=settings,
             release=release,
+            ladder=LadderPlan.model_validate(plan.model_dump() | dict(ladder or {})),
             quick=quick,
             run_id=run_id,
             started=started,

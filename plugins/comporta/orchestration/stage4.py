@@ -11,7 +11,7 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from comporta.orchestration.assets import CAPACITY_PLAN
-from comporta.orchestration.gate_sensor import GoNoGoSensor
+from comporta.orchestration.gate_sensor import TRIES, GoNoGoSensor
 from comporta.orchestration.report_link import REPORT_KEY, ReportOperator, report_address
 from comporta.orchestration.stage_run import give_way_to_a_dry_run, stage_run
 from comporta.orchestration.wiring import SHADOW_POOL
@@ -38,6 +38,7 @@ def wait_for_go() -> GoNoGoSensor:
         task_id="wait_for_go",
         gate=GATE,
         opened_by="daily_sync",
+        retries=TRIES,
         doc_md="Waits for the Go that the people of `config/gates.yaml` give in the daily sync. Touches the ledger only.",
     )
 

@@ -1,4 +1,4 @@
-"""The plan of STAGE 4, read from ``config/release.yaml``: the load ladder, its stop rules, and what the system must be able to carry."""
+"""The plan of STAGE 4, read from ``config/release.yaml``: the load ladder, its stop rules, and what the system must hold."""
 
 from __future__ import annotations
 

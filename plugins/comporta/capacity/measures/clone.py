@@ -28,7 +28,7 @@ def make_steady(dsn: str) -> None:
 
 
 def load_variables(dsn: str, history: Mapping[str, str]) -> tuple[dict[str, int], int]:
-    """What the load scripts draw from, ``low`` and ``high``: the ids of the first table of ``history``; and the rows of them all."""
+    """What the load scripts draw from, ``low`` and ``high``: the ids of ``history``'s first table; and the rows of all."""
     tables = [sql.Identifier(*name.split(".")) for name in history]
     with connect(dsn, name=_NAME) as conn:
         ends = conn.execute(

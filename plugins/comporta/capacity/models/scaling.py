@@ -24,6 +24,8 @@ class Scaling:
         raise NotImplementedError
 
 
-def fit_scaling(subject: str, unit: str, x: Sequence[float], y: Sequence[float], *, noise: float = 0.1) -> Scaling | None:
+def fit_scaling(
+    subject: str, unit: str, x: Sequence[float], y: Sequence[float], *, noise: float = 0.1
+) -> Scaling | None:
     """The fit; None without a point. ``noise`` is the relative spread to expect where the points are too few to show it."""
     raise NotImplementedError

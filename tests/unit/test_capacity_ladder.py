@@ -1,0 +1,144 @@
+"""Which rungs a plan owes, which are left after a stop, and what pgbench's log says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from comporta.capacity.ladder import Climb, facts_key, owed, rungs_of, stop_reason
+from comporta.capacity.model import Latency, Rung, RungResult, StateFacts
+from comporta.capacity.pgbench import Load, LoadScript, load_of
+from comporta.release.capacity import CapacityPlan, LadderPlan
+from comporta.reports.folder import RunFolder
+
+STATES = ("before", "OPT1", "OPT2")
+LADDER = LadderPlan(
+    clients=(1, 2, 4), sizes=(1, 2), rounds=2, seconds=1, each_change_clients=(2,), each_change_sizes=(1,)
+)
+NOTHING = Latency(mean_ms=1, p50_ms=1, p95_ms=1, p99_ms=1)
+
+
+def result(rung: Rung, stop: str | None = None) -> RungResult:
+    return RungResult(
+        state=rung.state, size=rung.size, clients=rung.clients, round=rung.round, rows=10, seconds=1, transactions=5, failed=0,
+        throughput_per_s=5, latency=NOTHING, by_transaction={}, calls={}, wal_bytes=0, stop=stop,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def climb(tmp_path: Path) -> Climb:
+    folder = RunFolder.make(tmp_path, "stage4", "run", datetime(2026, 11, 30, tzinfo=UTC))
+    return Climb(folder, CapacityPlan(), LADDER, STATES)
+
+
+def measure(climb: Climb, rungs: Iterable[Rung], stop_at: int | None = None) -> None:
+    for rung in rungs:
+        said = "too slow" if rung.clients == stop_at else None
+        climb.folder.write(rung.key, result(rung, said).to_dict())
+
+
+def test_the_whole_ladder_is_owed_at_both_ends_of_the_release_and_a_short_one_in_between() -> None:
+    assert [rung.clients for rung in rungs_of(LADDER, STATES, "before", 2)] == [1, 2, 4, 1, 2, 4]
+    assert [rung.clients for rung in rungs_of(LADDER, STATES, "OPT1", 1)] == [2, 2]
+    assert rungs_of(LADDER, STATES, "OPT1", 2) == ()
+    assert len(owed(LADDER, STATES)) == 6 + 2 + 6 + 6 + 6
+
+
+def test_each_round_climbs_the_whole_ladder_so_that_a_slow_minute_does_not_meet_one_rung_twice() -> None:
+    assert [(r.round, r.clients) for r in rungs_of(LADDER, STATES, "before", 1)] == [
+        (1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (2, 4),
+    ]  # fmt: skip
+
+
+def test_what_was_measured_is_not_missing(climb: Climb) -> None:
+    every = rungs_of(LADDER, STATES, "before", 1)
+    measure(climb, every[:4])
+    assert climb.missing("before", 1) == every[4:]
+    assert climb.left() == len(owed(LADDER, STATES)) - 4
+
+
+def test_nothing_beside_or_above_a_rung_that_said_stop_is_climbed(climb: Climb) -> None:
+    every = rungs_of(LADDER, STATES, "before", 1)
+    measure(climb, every[:2], stop_at=2)
+    assert [(r.round, r.clients) for r in climb.missing("before", 1)] == [(2, 1)]
+    assert climb.stops() == ("before · 1x rows · 2 client(s): too slow",)
+
+
+def test_a_stop_at_one_size_says_nothing_of_another(climb: Climb) -> None:
+    measure(climb, rungs_of(LADDER, STATES, "before", 1)[:1], stop_at=1)
+    assert climb.missing("before", 1) == ()
+    assert len(climb.missing("before", 2)) == 6
+
+
+def test_a_state_is_done_when_its_facts_and_its_rungs_stand(climb: Climb) -> None:
+    measure(climb, rungs_of(LADDER, STATES, "before", 1))
+    assert not climb.is_done("before", 1)
+    facts = StateFacts(state="before", size=1, rows=10, database_bytes=1, relations=())
+    climb.folder.write(facts_key("before", 1), facts.to_dict())
+    assert climb.is_done("before", 1)
+    assert climb.facts() == (facts,)
+
+
+def test_a_ladder_that_does_not_rise_and_a_change_rung_off_the_ladder_are_refused() -> None:
+    with pytest.raises(ValidationError, match="must rise from rung to rung"):
+        LadderPlan(clients=(4, 2))
+    with pytest.raises(ValidationError, match=r"each_change_clients: \[3\] is not on the ladder"):
+        LadderPlan(clients=(1, 2), each_change_clients=(3,))
+
+
+def load(**changed: object) -> Load:
+    values: dict[str, object] = {
+        "seconds": 1, "transactions": 99, "failed": 0, "latency": NOTHING, "by_transaction": {}, "calls": {}, "cut_off": False,
+    }  # fmt: skip
+    return Load(**(values | changed))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (load(), None),
+        (load(failed=2), "2 of 101 transactions failed; the plan stops at 1.00%"),
+        (load(latency=NOTHING.model_copy(update={"p95_ms": 6000.0})), "p95 was 6000 ms; the plan stops at 5000 ms"),
+        (load(cut_off=True), "a transaction was not answered within 60 s, and the load was cut off"),
+    ],
+)
+def test_the_ladder_stops_by_the_rules_of_the_plan(seen: Load, said: str | None) -> None:
+    assert stop_reason(seen, CapacityPlan()) == said
+
+
+SCRIPTS = (LoadScript("read", Path("read.sql"), 3), LoadScript("write", Path("write.sql"), 1))
+
+
+def log(*lines: tuple[int, float | str, int, float]) -> pd.DataFrame:
+    """Lines of (client, ms or a word, script, second of its end)."""
+    return pd.DataFrame(
+        [
+            (client, 0, ms * 1000 if isinstance(ms, float) else ms, script, int(at), round(at % 1 * 1e6))
+            for client, ms, script, at in lines
+        ],
+        columns=["client", "number", "time_us", "script", "epoch_s", "epoch_us"],
+    )
+
+
+def test_what_ended_in_the_warm_up_does_not_count() -> None:
+    seen = load_of(log((0, 500.0, 0, 100.5), (0, 500.0, 0, 101.0), (0, 500.0, 1, 101.5)), SCRIPTS, 1.0, 1.0, 0)
+    assert (seen.transactions, seen.throughput_per_s) == (2, 2)
+    assert seen.calls == {"read": 1, "write": 1}
+
+
+def test_a_transaction_under_way_at_the_end_counts_for_the_times_and_not_for_the_rate() -> None:
+    seen = load_of(log((0, 100.0, 0, 100.1), (0, 100.0, 0, 100.9), (1, 3000.0, 1, 103.2)), SCRIPTS, 0.0, 1.0, 0)
+    assert seen.transactions == 2
+    assert seen.latency.p99_ms > 2900
+    assert seen.by_transaction["write"].p50_ms == 3000
+
+
+def test_failed_transactions_are_counted_and_have_no_time() -> None:
+    seen = load_of(log((0, 100.0, 0, 100.1), (0, "deadlock", 1, 100.2)), SCRIPTS, 0.0, 1.0, 1)
+    assert (seen.transactions, seen.failed) == (1, 2)
+    assert set(seen.by_transaction) == {"read"}
