@@ -60,8 +60,8 @@ def _ladders() -> dict[str, tuple[Series, ...]]:
     throughput, latency = [], []
     for state in (BEFORE, STATES[-1]):
         for size in (1.0, 2.0, 4.0):
-            law, name, clients = LAWS[state], f"{state} {size:g}x", (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-            throughput.append(over(name, "1/s", {each: law.throughput(each, size) for each in clients}))
+            law, name, clients = LAWS[state], f"{state} · {size:g}x", (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
+            throughput.append(over(name, "/s", {each: law.throughput(each, size) for each in clients}))
             latency.append(over(name, "ms", {each: law.latency(each, size).p95_ms for each in clients}, 0.2))
     return {"throughput": tuple(throughput), "latency": tuple(latency)}
 
@@ -81,7 +81,7 @@ def series() -> dict[str, tuple[Series, ...]]:
         "refresh": (over("catalogue.search_names", "s", {300_000: 1.5, 600_000: 2.9, 1_200_000: 5.8}),),
         "connections": (over_time("connections", "connections", 22, 6),),
         "memory": (over_time("memory", "bytes", 1.3 * GB, 0.1 * GB),),
-        "wal": (over_time("wal", "bytes per day", 5.2e9, 1.2e9),),
+        "wal": (over_time("wal", "bytes a day", 5.2e9, 1.2e9),),
         **_ladders(),
     }
 
@@ -99,7 +99,7 @@ def objective(verdict: str, what: str, state: str = "OPT5", **more: Any) -> Answ
 def bought(state: str, subject: str, months: float | None, text: str = "") -> Answer:
     amount = None if months is None else Band(value=months, low=months - 2, high=months + 4)
     return Answer(
-        question="bought",
+        question="buys",
         subject=subject,
         state=state,
         verdict="met" if amount else "not_enough_data",

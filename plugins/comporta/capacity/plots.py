@@ -25,8 +25,13 @@ _LINES = ("#3b78b5", "#d07a2d", "#7a5aa6", "#2a9d8f", "#a8577e", "#8a8f2a", "#7b
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x")
 _BANDS_SHOWN = 2  # more bands over each other are a grey cloud; the others are told by the table
+_WIDE = 30  # from so many times the lowest value on, a linear axis hides the low ones
 _FAR = 5  # a limit that is so many times the highest value would press the plot flat
 _BYTES = {"B", "bytes", "byte"}
+_MEASURED, _RECORDED, _OBJECTIVE = "measured", "recorded", "objective"  # in names of series that are no model
+_READ = (
+    "Points: each round that was measured. Line and band: the model and its 80 % interval. Grey: beyond the last rung."
+)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:x|×)")
 
 
@@ -65,27 +70,31 @@ def ladders(measured: Measured, forecast: Forecast, plan: CapacityPlan) -> list[
 def _throughput(measured: Measured, forecast: Forecast, size: float) -> Drawn:
     figure = _ladder(measured, forecast.series.get("throughput", ()), size, lambda rung: rung.throughput_per_s)
     figure.update_yaxes(title="transactions per second", rangemode="tozero", nticks=6)
-    note = "Points: each round that was measured. Line and band: the model and its 80 % interval. Higher is better."
+    note = f"{_READ} Higher is better."
     return Drawn(f"Throughput, {size:g}x the rows of now", note, _plot(figure))
 
 
 def _latency(measured: Measured, forecast: Forecast, size: float, plan: CapacityPlan) -> Drawn:
-    lines = _first(forecast, "latency", "p95_clients", "p95_over_clients")
+    lines = forecast.series.get("latency", ())
     figure = _ladder(measured, lines, size, lambda rung: rung.latency.p95_ms)
     its = [rung.latency.p95_ms for rung in measured.rungs if rung.size == size]
+    its += [value for each in lines if _size_of(each.name) == size for value in each.value if value is not None]
     _limit(figure, Limit("objective", plan.objectives.p95_ms), _clients_of(measured, size))
     figure.update_yaxes(title="p95, milliseconds", **_logarithmic([*its, plan.objectives.p95_ms]))
-    note = "Of 100 transactions 95 were quicker. The scale is logarithmic. Lower is better."
+    note = "Of 100 transactions 95 were quicker. The scale is logarithmic. Grey: beyond the last rung. Lower is better."
     return Drawn(f"Latency, {size:g}x the rows of now", note, _plot(figure))
 
 
 def _ladder(measured: Measured, lines: Sequence[Series], size: float, value: Any) -> go.Figure:
     figure = go.Figure()
+    seen, modelled = _clients_of(measured, size), [1.0]
     for nth, state in enumerate(_ends(measured)):
         colour = _LINES[nth]
         for series in lines:
-            if _state_of(series.name, measured.states) == state and _size_of(series.name) in (size, None):
+            of = _state_of(series.name, measured.states), _size_of(series.name)
+            if of == (state, size) and _MEASURED not in series.name:
                 _banded(figure, series, f"{_called(state)}, model", colour)
+                modelled += [float(x) for x in series.x]
         rungs = [rung for rung in measured.of(state) if rung.size == size]
         figure.add_scatter(
             mode="markers",
@@ -95,7 +104,7 @@ def _ladder(measured: Measured, lines: Sequence[Series], size: float, value: Any
             hovertemplate="%{x} clients: %{y:.4g}<extra></extra>",
             marker={"size": 9, "symbol": _SYMBOLS[nth], "color": colour, "line": {"width": 1, "color": "#fff"}},
         )
-    _clients_axis(figure, _clients_of(measured, size))
+    _clients_axis(figure, seen, max(modelled))
     return figure
 
 
@@ -221,7 +230,7 @@ def _median_p95(rungs: Sequence[RungResult], name: str) -> float | None:
 
 def bought(answers: Sequence[Answer]) -> Drawn | None:
     """Months that each change buys, by what they are bought for, with their 80 % interval."""
-    told = [each for each in answers if each.amount is not None]
+    told = [each for each in answers if each.amount is not None and each.unit == "months"]
     if not told:
         return None
     figure = go.Figure()
@@ -250,95 +259,122 @@ def bought(answers: Sequence[Answer]) -> Drawn | None:
     figure.update_yaxes(
         tickvals=list(range(len(states))), ticktext=list(map(_text, states)), range=[len(states) - 0.5, -0.5]
     )
-    note = "The bar is the 80 % interval. What has no number here has no date on one side: the table says why."
+    note = "The bar is the 80 % interval. What is not here moves no date within the forecast: see the table."
     return Drawn("Months that each change buys", note, _plot(figure, 190 + 44 * len(states)))
 
 
 # -- what is to come -----------------------------------------------------------------------------------------------------
 
 
-_PLOTS = (
-    ("rows", "Rows", "rows", "date"),
-    ("disk", "Disk", "bytes", "date"),
-    ("p95", "p95 at the load of then", "p95, milliseconds", "date"),
-    ("partitions", "Partitions", "partitions", "date"),
-    ("planning", "Planning of the slowest query of the mix", "milliseconds", "partitions"),
-    ("refresh", "Refresh of the views", "seconds", "rows"),
-    ("connections", "Connections", "connections", "date"),
-    ("memory", "Memory", "bytes", "date"),
-    ("wal", "WAL", "bytes per day", "date"),
-)
-_PLACED = {key for key, *_ in _PLOTS} | {"throughput", "latency", "p95_clients", "p95_over_clients"}
+_PLOTS = {
+    "rows": ("Rows", "rows"),
+    "disk": ("Disk", "bytes"),
+    "p95": ("p95 at the load of then", "p95, milliseconds"),
+    "clients": ("Clients served with p95 within its objective", "clients at once"),
+    "bytes": ("Bytes with the release", "bytes"),
+    "partition_rows": ("Rows of the largest partitions", "rows"),
+    "partitions": ("Partitions", "partitions"),
+    "planning": ("Planning of the slowest query of the mix", "milliseconds"),
+    "refresh": ("Refresh of the views", "seconds"),
+    "connections": ("Connections", "connections"),
+    "memory": ("Memory", "bytes"),
+    "wal": ("WAL", "bytes a day"),
+    "apply": ("Applying the release", "seconds"),
+}
+_LADDERS = ("throughput", "latency")
+_DOUBLED = ("rows", "disk", "p95", "clients")
 
 
 def to_come(
     forecast: Forecast, limits: Mapping[str, Sequence[Limit]], doubled: Forecast | None, states: Sequence[str]
 ) -> list[Drawn]:
-    """Everything that is forecast over time, with its limits; what the plan does not name is drawn as well."""
-    others = [(key, key.replace("_", " "), "", "") for key in forecast.series if key not in _PLACED]
+    """Everything that is forecast, with its limits; what is not named above is drawn as well."""
+    keys = [*_PLOTS, *(key for key in forecast.series if key not in _PLOTS and key not in _LADDERS)]
     drawn = []
-    for key, title, unit, axis in (*_PLOTS, *others):
-        lines = forecast.series.get(key, ())
-        if any(_known(series) for series in lines):
-            further = doubled.series.get(key, ()) if doubled and key in ("rows", "disk", "p95") else ()
-            drawn.append(_over_time(title, unit, axis, lines, further, limits.get(key, ()), forecast.now, states))
+    for key in keys:
+        lines = [each for each in forecast.series.get(key, ()) if _known(each)]
+        told = [each for each in lines if _OBJECTIVE not in each.name]
+        if not told:
+            continue
+        title, unit = _PLOTS.get(key, (key.replace("_", " "), ""))
+        named = limits.get(key) or [
+            Limit(_text(each.name), max(value for value in each.value if value is not None))
+            for each in lines
+            if _OBJECTIVE in each.name
+        ]
+        twice = _twice(doubled.series.get(key, ()), states) if doubled and key in _DOUBLED else ()
+        drawn.append(_forecast(title, unit, told, twice, named, forecast.now, states))
     return drawn
 
 
-def _over_time(
+def _twice(lines: Sequence[Series], states: Sequence[str]) -> Sequence[Series]:
+    """The one line of a plot that is worth telling under twice the growth: that of the release, else the first."""
+    its = [each for each in lines if _known(each) and not any(word in each.name for word in (_RECORDED, _OBJECTIVE))]
+    of_release = [each for each in its if each.name == states[-1]]
+    return (of_release or its)[:1]
+
+
+def _forecast(
     title: str,
     unit: str,
-    axis: str,
     lines: Sequence[Series],
-    doubled: Sequence[Series],
+    twice: Sequence[Series],
     limits: Sequence[Limit],
     now: date,
     states: Sequence[str],
 ) -> Drawn:
-    lines, further = [each for each in lines if _known(each)], [each for each in doubled if _known(each)]
     figure = go.Figure()
-    banded = {lines[0].name, lines[-1].name} if len(lines) > _BANDS_SHOWN else {each.name for each in lines}
-    near = [limit for limit in limits if limit.value <= _FAR * max(_highest((*lines, *further)), 1e-9)]
+    modelled = [each.name for each in lines if _RECORDED not in each.name]
+    banded = {modelled[0], modelled[-1]} if len(modelled) > _BANDS_SHOWN else set(modelled)
+    highest = _highest((*lines, *twice))
+    near = [limit for limit in limits if limit.value <= _FAR * max(highest, 1e-9)]
     scale, shown_unit = _scaled(lines, near, lines[0].unit or unit)
     for nth, series in enumerate(lines):
         colour, dash = _LINES[nth % len(_LINES)], _DASHES[nth % len(_DASHES)]
         name = _called(series.name) if series.name in states else _text(series.name)
         _banded(figure, series, name, colour, dash=dash, band=series.name in banded, scale=scale)
-    last = further[-1:] if any(each.name in states for each in further) else further[:1]
-    for series in last:
-        _banded(
-            figure,
-            series,
-            f"{_text(series.name)}, growth doubled",
-            COLOURS["stop"],
-            dash="dash",
-            band=False,
-            scale=scale,
-        )
-    dated = isinstance(lines[0].x[0], str)
+    for series in twice:
+        name = f"{_text(series.name)}, growth doubled"
+        _banded(figure, series, name, COLOURS["stop"], dash="dash", band=False, scale=scale)
     ends = [x for series in lines for x in (series.x[0], series.x[-1])]
-    first, last_x = min(ends, key=_order), max(ends, key=_order)
+    first, last = min(ends, key=_order), max(ends, key=_order)
     for limit in near:
-        _limit(figure, Limit(limit.name, limit.value / scale), (first, last_x))
-    _axes(figure, lines, near, scale, unit=axis_unit(unit, shown_unit), dated=dated, axis=axis)
+        _limit(figure, Limit(limit.name, limit.value / scale), (first, last))
+    _heights(figure, (*lines, *twice), near, scale, axis_unit(unit, shown_unit))
+    dated = isinstance(first, str)
     if dated:
-        start, end = date.fromisoformat(str(first)), date.fromisoformat(str(last_x))
-        margin = max((end - start) / 30, timedelta(days=1))
-        figure.update_xaxes(range=[(start - margin).isoformat(), (end + margin).isoformat()])
-    if dated and str(first) <= now.isoformat():
+        _dates(figure, date.fromisoformat(str(first)), date.fromisoformat(str(last)))
         figure.add_vline(x=now.isoformat(), line={"dash": "dot", "width": 1, "color": "#888"})
-    told = "Band: 80 % interval."
-    if len(lines) > _BANDS_SHOWN:
-        told = f"Band: 80 % interval, of {_text(lines[0].name)} and {_text(lines[-1].name)} only."
+    far = [limit for limit in limits if limit not in near]
+    note = _how_to_read(lines, twice, modelled, far, highest, dated=dated, states=states)
+    return Drawn(title, note, _plot(figure, 330 + 18 * max(len(lines) + len(twice) + len(near), 2)))
+
+
+def _how_to_read(
+    lines: Sequence[Series],
+    twice: Sequence[Series],
+    modelled: Sequence[str],
+    far: Sequence[Limit],
+    highest: float,
+    *,
+    dated: bool,
+    states: Sequence[str],
+) -> str:
+    names = [_called(name) if name in states else _text(name) for name in (modelled[0], modelled[-1])]
+    told = (
+        "Band: 80 % interval." if len(modelled) <= _BANDS_SHOWN else f"Band: 80 % interval, of {' and '.join(names)}."
+    )
     if len({series.value for series in lines}) < len(lines):
         told += " Lines that are alike cover each other."
+    if any(None in series.value for series in (*lines, *twice)):
+        told += " Where a line ends, no number of clients reaches the rate any more."
     if dated:
-        told += " The dotted upright line is the day of the forecast."
-    for limit in limits:
-        if limit not in near:
-            times = limit.value / max(_highest((*lines, *further)), 1e-9)
-            told += f" The limit, {_text(limit.name)}, is {times:.0f} times the highest: not drawn."
-    return Drawn(title, told, _plot(figure, 350 + 18 * max(len(figure.data) // 2, 2)))
+        told += " Upright: the day of the forecast."
+    for limit in far:
+        told += (
+            f" The limit, {_text(limit.name)}, is {limit.value / max(highest, 1e-9):,.0f} times the highest: not drawn."
+        )
+    return told
 
 
 def axis_unit(plan: str, scaled: str) -> str:
@@ -348,38 +384,32 @@ def axis_unit(plan: str, scaled: str) -> str:
     return plan or scaled
 
 
-def _axes(
-    figure: go.Figure,
-    lines: Sequence[Series],
-    limits: Sequence[Limit],
-    scale: float,
-    *,
-    unit: str,
-    dated: bool,
-    axis: str,
-) -> None:
-    if dated:
-        figure.update_xaxes(title="date", type="date", nticks=6, tickformat="%Y", dtick=_yearly(lines), tickangle=0)
-    else:
-        label = {"rows": "rows", "partitions": "partitions"}.get(axis, "")
-        figure.update_xaxes(title=label, nticks=5, tickformat="~s")
-    heights = [value / scale for each in lines for value in (*each.value, *each.high) if value is not None]
-    heights += [limit.value / scale for limit in limits]
-    positive = [value for value in heights if value > 0]
-    if positive and max(positive) / min(positive) > 100 and unit.endswith(("milliseconds", "seconds")):
-        figure.update_yaxes(title=unit, **_logarithmic(positive))
+def _heights(figure: go.Figure, lines: Sequence[Series], limits: Sequence[Limit], scale: float, unit: str) -> None:
+    values = [value / scale for each in lines for value in (*each.value, *each.high) if value is not None]
+    positive = [value for value in (*values, *(limit.value / scale for limit in limits)) if value > 0]
+    wide = bool(positive) and max(positive) / min(positive) > _WIDE
+    if wide and unit.endswith("seconds"):
+        figure.update_yaxes(title=f"{unit}, log", **_logarithmic(positive))
     else:
         figure.update_yaxes(title=unit, rangemode="tozero", nticks=6, tickformat="~s" if unit == "rows" else None)
 
 
+def _dates(figure: go.Figure, start: date, end: date) -> None:
+    margin = max((end - start) / 30, timedelta(days=1))
+    months = 12 * max(1, math.ceil((end.year - start.year) / 6))
+    figure.update_xaxes(
+        title="date",
+        type="date",
+        tickformat="%Y",
+        tick0=f"{start.year}-01-01",
+        dtick=f"M{months}",
+        tickangle=0,
+        range=[(start - margin).isoformat(), (end + margin).isoformat()],
+    )
+
+
 def _highest(lines: Sequence[Series]) -> float:
     return max((value for each in lines for value in (*each.value, *each.high) if value is not None), default=0.0)
-
-
-def _yearly(lines: Sequence[Series]) -> str:
-    dates = [str(x) for series in lines for x in (series.x[0], series.x[-1])]
-    years = int(max(dates)[:4]) - int(min(dates)[:4])
-    return f"M{12 * max(1, math.ceil(years / 6))}"
 
 
 def _scaled(lines: Sequence[Series], limits: Sequence[Limit], unit: str) -> tuple[float, str]:
@@ -443,13 +473,19 @@ def _limit(figure: go.Figure, limit: Limit, ends: Sequence[Any]) -> None:
     )
 
 
-def _clients_axis(figure: go.Figure, clients: Sequence[int]) -> None:
+def _clients_axis(figure: go.Figure, seen: Sequence[int], modelled: float) -> None:
+    """Clients in doublings; what the models say beyond the last rung stands on grey."""
+    first, last = min(seen, default=1), max(seen, default=1)
+    end = max(last, modelled)
+    ticks = [2**power for power in range(16) if first <= 2**power <= end * 1.01]
+    if end > last * 1.01:
+        figure.add_vrect(x0=last, x1=end * 1.18, fillcolor="rgba(128,128,128,.13)", line_width=0, layer="below")
     figure.update_xaxes(
         title="clients at once",
         type="log",
-        tickvals=list(clients),
-        ticktext=[str(each) for each in clients],
-        range=[math.log10(min(clients, default=1) * 0.85), math.log10(max(clients, default=1) * 1.18)],
+        tickvals=ticks,
+        ticktext=[str(each) for each in ticks],
+        range=[math.log10(first * 0.85), math.log10(end * 1.18)],
     )
 
 
@@ -484,10 +520,6 @@ def _state_of(name: str, states: Sequence[str]) -> str | None:
 def _size_of(name: str) -> float | None:
     found = _SIZE.search(name)
     return float(found[1]) if found else None
-
-
-def _first(forecast: Forecast, *keys: str) -> tuple[Series, ...]:
-    return next((forecast.series[key] for key in keys if forecast.series.get(key)), ())
 
 
 def _by(key: Any, rungs: Iterable[RungResult]) -> dict[Any, list[RungResult]]:

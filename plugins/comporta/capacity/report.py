@@ -18,6 +18,7 @@ from comporta.reports.page import Report, write_report
 
 TITLE = "STAGE 4 Results + Performance Report"
 NOT_ENOUGH = "not_enough_data"
+_BUYS, _DOUBLED = "buys", "growth_doubled"
 _WORDS = {"met": "met", "met_until": "met until", "not_met": "not met", NOT_ENOUGH: "not enough data"}
 _MONTH_DAYS = 30.44
 _BYTES = ("B", "bytes")
@@ -134,7 +135,10 @@ def as_answers(forecast: Forecast) -> list[dict[str, Any]]:
 
 
 def _objectives(forecast: Forecast, state: str) -> list[Answer]:
-    return [each for each in forecast.answers if each.objective and each.state == state]
+    """The answers with an objective, of a state or of none in particular; those under another growth are told elsewhere."""
+    return [
+        each for each in forecast.answers if each.objective and each.state in (state, "") and each.question != _DOUBLED
+    ]
 
 
 def _shown(answer: Answer, forecast: Forecast, plan: CapacityPlan) -> dict[str, Any]:
@@ -237,7 +241,7 @@ def _answers(forecast: Forecast, plan: CapacityPlan) -> list[dict[str, Any]]:
 
 
 def _bought(forecast: Forecast) -> list[Answer]:
-    return [each for each in forecast.answers if each.unit == "months" and each.state != BEFORE]
+    return [each for each in forecast.answers if each.question == _BUYS]
 
 
 def _months(forecast: Forecast, states: Sequence[str]) -> dict[str, Any]:
@@ -253,16 +257,21 @@ def _months(forecast: Forecast, states: Sequence[str]) -> dict[str, Any]:
 
 
 def _cell(answers: Sequence[Answer], state: str, subject: str) -> dict[str, str]:
+    """Months, or what is better today where no date moves; amounts above 0 are better."""
     found = next((each for each in answers if (each.state, each.subject) == (state, subject)), None)
-    if found is None:
-        return {"number": "", "text": ""}
-    if found.amount is None:
-        return {
-            "number": _WORDS.get(found.verdict, found.verdict) if found.verdict == NOT_ENOUGH else "",
-            "text": found.text,
-        }
+    if found is None or found.amount is None:
+        return {"number": "", "text": "" if found is None else found.text}
     amount = found.amount
-    return {"number": f"{amount.value:+.1f}", "text": f"{amount.low:+.1f} .. {amount.high:+.1f}"}
+    if found.unit == "months":
+        least = "at least " if "at least" in found.text else ""
+        return {
+            "number": f"{least}{amount.value:+.0f} months",
+            "text": f"80 %: {amount.low:+.0f} .. {amount.high:+.0f}",
+        }
+    if amount.low <= 0 <= amount.high:
+        return {"number": "–", "text": "no difference that stands out"}
+    better = "better" if amount.value > 0 else "worse"
+    return {"number": "–", "text": f"today {in_unit(abs(amount.value), found.unit)} {better}"}
 
 
 def _doubled(forecast: Forecast, doubled: Forecast | None, state: str, plan: CapacityPlan) -> list[dict[str, Any]]:
@@ -398,6 +407,7 @@ def _limits(measured: Measured, plan: CapacityPlan) -> dict[str, list[Limit]]:
     limits = {
         "p95": [Limit(f"objective {objectives.p95_ms:g} ms", objectives.p95_ms)],
         "planning": [Limit(f"objective {objectives.planning_ms:g} ms", objectives.planning_ms)],
+        "clients": [Limit(f"objective {objectives.clients} clients", objectives.clients)],
         "connections": [
             Limit(
                 f"{objectives.connections_share:.0%} of max_connections",
