@@ -14,7 +14,7 @@ declare
     aside record;
     rows_now bigint;
     highest bigint;
-    codes bigint;
+    nth integer;
 begin
     if times is null or not times > 0 or times > 1000 then
         raise exception 'grow.sql expects a number above 0 in comporta.capacity_times, found %', coalesce(times::text, 'none')
@@ -55,24 +55,27 @@ begin
             cross join generate_series(1, ceil(times - 1)::integer) n (n)
             where n.n <= times - 1 or ((hashint8extended(g.id, n.n) >> 11) & 9007199254740991) / 9007199254740992.0 < times - floor(times);
         analyze twin;
-        insert into catalogue.geometrias (id, layer, name, geom, properties, data_referencia, restricted, created_at, updated_at)
-        select t.new_id,
-               g.layer,
-               case when g.name ~ '\d$' then regexp_replace(g.name, '\d+$', (1 + d.roll1 * 400)::integer::text) else g.name end,
-               public.st_affine(g.geom, a.cosine, -a.sine, a.sine, a.cosine,
-                                c.x - a.cosine * c.x + a.sine * c.y + (d.roll2 - 0.5) * 0.8, c.y - a.sine * c.x - a.cosine * c.y + (d.roll3 - 0.5) * 0.8),
-               case when g.properties ? 'codigo'
-                    then g.properties || jsonb_build_object('codigo', regexp_replace(g.properties ->> 'codigo', '\d+$', lpad(t.new_id::text, 9, '0')))
-                    else g.properties end,
-               g.data_referencia, g.restricted, g.created_at, g.updated_at
-        from twin t
-        join catalogue.geometrias g using (id)
-        cross join lateral (select (hashint8extended(t.new_id, 1) & 1048575) / 1048576.0::double precision,
-                                   (hashint8extended(t.new_id, 2) & 1048575) / 1048576.0::double precision,
-                                   (hashint8extended(t.new_id, 3) & 1048575) / 1048576.0::double precision) d (roll1, roll2, roll3)
-        cross join lateral (select (0.85 + 0.3 * d.roll1) * cos(0.6 * (d.roll2 - 0.5)), (0.85 + 0.3 * d.roll1) * sin(0.6 * (d.roll2 - 0.5))) a (cosine, sine)
-        cross join lateral (select (public.st_xmin(g.geom) + public.st_xmax(g.geom)) / 2, (public.st_ymin(g.geom) + public.st_ymax(g.geom)) / 2) c (x, y)
-        order by t.new_id;
+        -- One copy after the other, in the order in which the rows lie: ids ascend without a sort of whole rows.
+        for nth in 1..ceil(times - 1)::integer loop
+            insert into catalogue.geometrias (id, layer, name, geom, properties, data_referencia, restricted, created_at, updated_at)
+            select t.new_id,
+                   g.layer,
+                   case when g.name ~ '\d$' then regexp_replace(g.name, '\d+$', (1 + d.roll1 * 400)::integer::text) else g.name end,
+                   public.st_affine(g.geom, a.cosine, -a.sine, a.sine, a.cosine,
+                                    c.x - a.cosine * c.x + a.sine * c.y + (d.roll2 - 0.5) * 0.8, c.y - a.sine * c.x - a.cosine * c.y + (d.roll3 - 0.5) * 0.8),
+                   case when g.properties ? 'codigo'
+                        then g.properties || jsonb_build_object('codigo', regexp_replace(g.properties ->> 'codigo', '\d+$', lpad(t.new_id::text, 9, '0')))
+                        else g.properties end,
+                   g.data_referencia, g.restricted, g.created_at, g.updated_at
+            from twin t
+            join catalogue.geometrias g using (id)
+            cross join lateral (select (hashint8extended(t.new_id, 1) & 1048575) / 1048576.0::double precision,
+                                       (hashint8extended(t.new_id, 2) & 1048575) / 1048576.0::double precision,
+                                       (hashint8extended(t.new_id, 3) & 1048575) / 1048576.0::double precision) d (roll1, roll2, roll3)
+            cross join lateral (select (0.85 + 0.3 * d.roll1) * cos(0.6 * (d.roll2 - 0.5)), (0.85 + 0.3 * d.roll1) * sin(0.6 * (d.roll2 - 0.5))) a (cosine, sine)
+            cross join lateral (select (public.st_xmin(g.geom) + public.st_xmax(g.geom)) / 2, (public.st_ymin(g.geom) + public.st_ymax(g.geom)) / 2) c (x, y)
+            where t.n = nth;
+        end loop;
         insert into catalogue.annotations (geometria_id, author, body, created_at)
             select t.new_id, a.author, a.body, a.created_at from twin t join catalogue.annotations a on a.geometria_id = t.id order by t.new_id, a.id;
         insert into catalogue.inspections (geometria_id, inspected_on, outcome)
@@ -88,11 +91,12 @@ begin
         delete from catalogue.geometrias g where g.id > highest;
         -- A rewrite, or the table would keep its size; CLUSTER, as VACUUM FULL refuses a transaction.
         foreach relation in array tables loop
-            execute format('cluster %s using %s', relation, (select i.indexrelid::regclass from pg_index i where i.indrelid = relation and i.indisprimary));
+            execute format('cluster %s using %I', relation, (select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid
+                                                              where i.indrelid = relation and i.indisprimary));
             execute format('alter table %s set without cluster', relation);
         end loop;
     end if;
-    select pg_catalog.setval(pg_get_serial_sequence('catalogue.geometrias', 'id'), max(g.id)) into codes from catalogue.geometrias g;
+    perform setval(pg_get_serial_sequence('catalogue.geometrias', 'id'), max(g.id)) from catalogue.geometrias g;
 
     for aside in select * from set_aside order by name loop
         execute aside.definition;
