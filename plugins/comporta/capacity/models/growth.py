@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -42,7 +42,7 @@ def _cumulative(form: Form, age: float) -> Callable[[Array, Array], Array]:
         return np.asarray(p[..., :1] * np.maximum(t, 0.0) ** b / (age**b - (age - 1) ** b))
 
     def exponential(p: Array, t: Array) -> Array:
-        g = np.where(np.abs(p[..., 1:2]) < 1e-6, 1e-6, p[..., 1:2])
+        g = np.where(np.abs(p[..., 1:2]) < 1e-9, 1e-9, p[..., 1:2])
         return np.asarray(p[..., :1] * np.expm1(g * (t - age)) / -np.expm1(-g))
 
     return {"power": power, "exponential": exponential}.get(form, line)
@@ -134,8 +134,8 @@ class Growth:
         return np.asarray(np.interp(t, np.append(ends, max(now, ends[-1])), np.append(totals, self.rows_now)))
 
 
-def fit_growth(history: History, partition: str | None = None) -> Growth:
-    """The growth of a table, or of one partition of it."""
+def fit_growth(history: History, partition: str | None = None, form: str | None = None) -> Growth:
+    """The growth of a table, or of one partition of it, for which the form can be given: that of its table."""
     until = history.until.date()
     counts: dict[date, int] = {}
     for month in history.months:
@@ -148,7 +148,7 @@ def fit_growth(history: History, partition: str | None = None) -> Growth:
     rows = history.rows if partition is None else sum(counts.values())
     unfinished = sum(n for month, n in counts.items() if month >= until.replace(day=1))
     name = history.table if partition is None else f"{history.table}, {partition}"
-    verdict, why, fit, held, used = _judge(np.array(added, float), rows)
+    verdict, why, fit, held, used = _judge(np.array(added, float), rows, form)
     parameters = _parameters(fit) if fit else ()
     report = FitReport(
         subject=f"growth of {name}",
@@ -180,7 +180,9 @@ def fit_growth(history: History, partition: str | None = None) -> Growth:
     return replace(growth, luck=_luck(growth.fitted, now, seeded("luck", name, added)))
 
 
-def _judge(added: Array, rows: int) -> tuple[Verdict, str, MonthlyFit | None, tuple[HeldOut, ...], bool]:
+def _judge(
+    added: Array, rows: int, form: str | None
+) -> tuple[Verdict, str, MonthlyFit | None, tuple[HeldOut, ...], bool]:
     if len(added) < FEWEST_MONTHS:
         return (
             "not_enough_data",
@@ -191,7 +193,8 @@ def _judge(added: Array, rows: int) -> tuple[Verdict, str, MonthlyFit | None, tu
         )
     if not added[-max(FEWEST_MONTHS, len(added) // 2) :].any():
         return "flat", "no row was made in the later half of the months", None, (), True
-    fit, held, used, why = _choose(added)
+    given = next((each for each in get_args(Form) if each == form), None)
+    fit, held, used, why = (_fit(given, added), (), True, f"{given}, as of its table") if given else _choose(added)
     rate = _cumulative(fit.form, fit.age)
     last = np.array([fit.age - 1, fit.age])
     draws = np.diff(rate(fit.draws, last), axis=1)[:, 0]
@@ -273,7 +276,7 @@ def _fit(form: Form, added: Array) -> MonthlyFit:
         start, low, high = (
             (np.array([1.0, 1.5]), [1e-6, 0.1], [100, 6])
             if form == "power"
-            else (np.array([1.0, 0.0]), [1e-6, -0.7], [100, 0.7])
+            else (np.array([1.0, 0.02]), [1e-6, -0.7], [100, 0.7])
         )
     else:
         value = float(added[-1]) if form == "last month's rate" else float(added.mean())
@@ -284,7 +287,11 @@ def _fit(form: Form, added: Array) -> MonthlyFit:
         rest = (added - model(start)) / root
         bend = max(1e-6, 3 * 1.4826 * float(np.median(np.abs(rest))))
         found = least_squares(
-            lambda p, root=root: (added - model(p)) / root, start, bounds=(low, high), loss="soft_l1", f_scale=bend
+            lambda p, root=root: (added - model(np.asarray(p, float))) / root,
+            start,
+            bounds=(low, high),
+            loss="soft_l1",
+            f_scale=bend,
         )
         start = found.x
         root = np.sqrt(np.maximum(np.abs(model(start)), max(1.0, 0.05 * level)))

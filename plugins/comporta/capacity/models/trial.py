@@ -153,7 +153,7 @@ def _decide(
         curve = Replaced(
             model, table(cells, by_clients or "last rung", by_size or "last rung", error_draws), by_clients, by_size
         )
-    form = str(whole.usl.form) if whole.usl else "none"
+    form = whole.usl.form if whole.usl else "none"
     if subject != "throughput":
         form = "Little's law on the throughput, times a ratio that is a power of clients and size"
     report = FitReport(

@@ -32,7 +32,10 @@ from comporta.capacity.models.robust import huber_weights, shortest, soft_l1
 Law = Literal["power", "affine"]
 
 _KNEES: Final = {1.0: 0.6, 2.0: 0.2, 4.0: 0.2}  # p, and how much it is believed before anything was measured
-_LAWS: Final[dict[Law, float]] = {"power": 0.3, "affine": 0.7}  # likewise: plans that scan do so in proportion to the rows
+_LAWS: Final[dict[Law, float]] = {
+    "power": 0.3,
+    "affine": 0.7,
+}  # likewise: plans that scan do so in proportion to the rows
 _SPREAD: Final = 0.05  # noise that counts as one observation
 _KAPPA_MAX: Final = 0.5
 _KAPPA_USUAL: Final = 0.003  # half of a Cauchy's prior weight lies below: a retrograde ladder must show itself
@@ -48,10 +51,10 @@ class Form:
     law: Law
 
     def __str__(self) -> str:
-        knee = (
-            "Universal Scalability Law" if self.knee == 1 else f"Universal Scalability Law, knee of power {self.knee:g}"
+        knee = "" if self.knee == 1 else f", knee of power {self.knee:g}"
+        return (
+            f"Universal Scalability Law{knee}; {'power of' if self.law == 'power' else 'one over a line in'} the size"
         )
-        return f"{knee}; one client's rate {'a power' if self.law == 'power' else 'one over a line'} of size"
 
 
 def contention(clients: Array, sigma: Array, knee: Array) -> Array:
@@ -76,7 +79,7 @@ class Usl:
     exponent: Array
     knee: Array
     affine: Array
-    form: Form = field(compare=False)
+    form: str = field(compare=False)
     parameters: tuple[Parameter, ...] = field(compare=False)
     spread: float = field(compare=False)
     """Relative noise around the curve, form and rounds together."""
@@ -204,11 +207,13 @@ def _refine(cells: _Cells, found: _Posterior) -> _Posterior:
 def fit_usl(clients: Sequence[float], size: Sequence[float], throughput: Sequence[float]) -> Usl:
     """The posterior of the law given so many measurements (several of one pair are rounds)."""
     cells = _cells(*(np.asarray(each, dtype=float) for each in (clients, size, throughput)))
-    forms = [Form(knee, law) for knee, law in product(_KNEES, _LAWS)]
-    found = [_coarse(cells, form) for form in forms]
+    found = [_coarse(cells, Form(knee, law)) for knee, law in product(_KNEES, _LAWS)]
+    itself = max((each for each in found if each.form.knee == 1), key=_worth)
     hopeful = max(each.evidence for each in found) - _HOPELESS
-    found = [_refine(cells, each) for each in found if each.evidence > hopeful]
-    worth = np.array([each.evidence + np.log(_KNEES[each.form.knee] * _LAWS[each.form.law]) - np.log(_width(each.form)) for each in found])
+    itself = _refine(cells, itself)
+    others = [each for each in found if each.evidence > hopeful and each.form != itself.form]
+    found = [itself, *(_refine(cells, each) for each in others)]
+    worth = np.array([_worth(each) for each in found])
     share = np.exp(worth - worth.max())
     share /= share.sum()
     random = seeded("usl", cells.key)
@@ -229,17 +234,20 @@ def fit_usl(clients: Sequence[float], size: Sequence[float], throughput: Sequenc
     )
     best = found[int(np.argmax(share))]
     spread = float(np.sqrt((best.squares.min() + _SPREAD**2) / cells.points))
-    return Usl(
-        log_lam, sigma, kappa, exponent, knee, affine.astype(bool), best.form, _parameters(cells, best, random), spread
-    )
+    sharper = float((knee > 1).mean())
+    form = f"{itself.form}" + (f" ({sharper:.0%} of the draws with a sharper knee)" if sharper else "")
+    known = _parameters(cells, itself, random)
+    return Usl(log_lam, sigma, kappa, exponent, knee, affine.astype(bool), form, known, spread)
 
 
-def _width(form: Form) -> float:
-    return 1.25 if form.law == "power" else 1.0  # of the prior: that of the power is a bell of deviation 0.5
+def _worth(found: _Posterior) -> float:
+    """Evidence and belief; the prior of a power is a bell of deviation 0.5, that of ``u`` is even from 0 to 1."""
+    belief = _KNEES[found.form.knee] * _LAWS[found.form.law]
+    return found.evidence + float(np.log(belief / (1.25 if found.form.law == "power" else 1.0)))
 
 
 def _parameters(cells: _Cells, best: _Posterior, random: np.random.Generator) -> tuple[Parameter, ...]:
-    """The likeliest form's parameters: values by least squares, 95 % intervals by the posterior."""
+    """The law's own parameters (p = 1): values by least squares, 95 % intervals by the posterior."""
     log_lam, sigma, kappa, exponent = best.draw(_REPORT_DRAWS, cells.points, float(cells.weight.sum()), random)
     top = np.unravel_index(int(np.argmin(best.squares)), best.squares.shape)
     start = np.array([best.center[top], *(axis[index] for axis, index in zip(best.axes, top, strict=True))])
