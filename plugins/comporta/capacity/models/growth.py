@@ -323,7 +323,7 @@ def _blocks(residuals: Array, length: int, random: np.random.Generator) -> Array
 
 def _luck(fit: MonthlyFit, now: float, random: np.random.Generator) -> Array:
     curve = _cumulative(fit.form, fit.age)
-    ends = now + np.arange(_HORIZON + 1)
+    ends: Array = now + np.arange(_HORIZON + 1, dtype=np.float64)
     expected = np.abs(np.diff(curve(fit.parameters, ends)))
     steps = _blocks(fit.residuals, _HORIZON, random) * np.sqrt(expected)
     return np.concatenate([np.zeros((COUNT, 1)), np.cumsum(steps, axis=1)], axis=1)
