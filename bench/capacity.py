@@ -30,7 +30,7 @@ from psycopg import sql
 from comporta.capacity.climber import Climber
 from comporta.capacity.measures.clone import make_steady
 from comporta.capacity.model import HeldOut, RungResult
-from comporta.capacity.models import test_performance
+from comporta.capacity.models.trial import tried_performance
 from comporta.capacity.runner import CapacityRun, open_capacity
 from comporta.local.databases import prepare_control
 from comporta.postgres.connection import with_database
@@ -129,35 +129,36 @@ def _set_aside(shadow: Shadow) -> str:
 
 
 def _result(ladders: list[CapacityRun], options: argparse.Namespace) -> dict[str, Any]:
-    held: dict[str, list[HeldOut]] = defaultdict(list)
+    held: dict[str, list[dict[str, float]]] = defaultdict(list)
     rungs: list[RungResult] = []
     for ladder in ladders:
         results = ladder.climb.results()
         rungs += results
         for state in (ladder.climb.states[0], ladder.climb.states[-1]):
-            for test in test_performance(state, [each for each in results if each.state == state]):
-                held[f"{state}: {test.what}"].append(test)
+            for report in tried_performance(state, [each for each in results if each.state == state])[1]:
+                for direction in ("client", "size"):
+                    tests = [test for test in report.held_out if test.what.startswith(f"next {direction}")]
+                    if tests:
+                        held[f"{report.subject}, next {direction} rung"].append(_of_one_ladder(tests))
     return {
         "rows": options.rows,
         "ladders": len(ladders),
         "rungs": len(rungs),
-        "held_out": {name: _errors(tests) for name, tests in held.items()},
+        "held_out": {name: _over_ladders(tests) for name, tests in held.items()},
         "throughput_per_s": _medians(rungs, lambda rung: rung.throughput_per_s),
         "p95_ms": _medians(rungs, lambda rung: rung.latency.p95_ms),
     }
 
 
-def _errors(tests: list[HeldOut]) -> dict[str, Any]:
-    """Median relative errors over the ladders, ours and those of the naive rules, and ours one by one."""
-    naive = {name for test in tests for name in test.naive_error}
-    return {
-        "ours": round(statistics.median(test.error for test in tests), 3),
-        **{
-            name: round(statistics.median(test.naive_error[name] for test in tests if name in test.naive_error), 3)
-            for name in sorted(naive)
-        },
-        "each": [round(test.error, 3) for test in tests],
-    }
+def _of_one_ladder(tests: list[HeldOut]) -> dict[str, float]:
+    """Median relative errors over the rungs held out of one ladder: ours, and those of the naive rules."""
+    rules = {rule: statistics.median(test.naive_error[rule] for test in tests) for rule in tests[0].naive_error}
+    return {"ours": statistics.median(test.error for test in tests), **rules}
+
+
+def _over_ladders(ladders: list[dict[str, float]]) -> dict[str, Any]:
+    medians = {rule: round(statistics.median(ladder[rule] for ladder in ladders), 3) for rule in ladders[0]}
+    return {**medians, "each of ours": [round(ladder["ours"], 3) for ladder in ladders]}
 
 
 def _medians(rungs: list[RungResult], value: Callable[[RungResult], float]) -> dict[str, float]:

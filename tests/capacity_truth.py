@@ -35,6 +35,8 @@ class TrueGrowth:
     why: str = "as drawn"
     form: str = "power"
     partition: str | None = None
+    off: float = 1.0
+    """How far the fit is from the truth, all draws together."""
 
     @property
     def months(self) -> tuple[date, ...]:
@@ -57,7 +59,7 @@ class TrueGrowth:
         first, last = self.catalogue.first_day, self.catalogue.last_day + timedelta(1)
         several = [days] if isinstance(days, date) else list(days)
         share = np.array([(day - first).days for day in several], dtype=float) / (last - first).days
-        grown = self.rows_now * (np.maximum(share, 1.0) ** self.catalogue.power - 1) * times
+        grown = self.rows_now * (np.maximum(share, 1.0) ** self.catalogue.power - 1) * times * self.off
         ahead = beside(grown, self.spread, 1) + float(self.rows_now)
         return ahead[0] if isinstance(days, date) else ahead
 

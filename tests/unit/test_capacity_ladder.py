@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from comporta.capacity.ladder import Climb, facts_key, owed, rungs_of, stop_reason
 from comporta.capacity.model import Latency, Rung, RungResult, StateFacts
-from comporta.capacity.pgbench import Load, LoadScript, load_of
+from comporta.capacity.pgbench import Load, WeightedScript, load_of
 from comporta.release.capacity import CapacityPlan, LadderPlan
 from comporta.reports.folder import RunFolder
 
@@ -111,7 +111,7 @@ def test_the_ladder_stops_by_the_rules_of_the_plan(seen: Load, said: str | None)
     assert stop_reason(seen, CapacityPlan()) == said
 
 
-SCRIPTS = (LoadScript("read", Path("read.sql"), 3), LoadScript("write", Path("write.sql"), 1))
+SCRIPTS = (WeightedScript("read", Path("read.sql"), 3), WeightedScript("write", Path("write.sql"), 1))
 
 
 def log(*lines: tuple[int, float | str, int, float]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from comporta.capacity.ladder import Climb, facts_key, stop_reason
 from comporta.capacity.measures.clone import grow, load_variables, make_steady, wal_position
 from comporta.capacity.measures.state import state_facts
 from comporta.capacity.model import BEFORE, Mix, Rung, RungResult
-from comporta.capacity.pgbench import LoadScript, run_load
+from comporta.capacity.pgbench import WeightedScript, run_load
 from comporta.errors import ComportaError
 from comporta.postgres.connection import connect
 from comporta.postgres.execution import run_script
@@ -36,7 +36,7 @@ class Climber:
     release: Release
     images: Images
     growth: Script
-    scripts: tuple[LoadScript, ...]
+    scripts: tuple[WeightedScript, ...]
     owner: str
     breaker: Breaker
     say: Say
@@ -140,8 +140,8 @@ class Climber:
         return result
 
 
-def load_scripts(scripts: Mapping[str, Script], mix: Mix) -> tuple[LoadScript, ...]:
+def weighted(scripts: Mapping[str, Script], mix: Mix) -> tuple[WeightedScript, ...]:
     """The scripts of the mix with their weights; those that nobody calls stay out."""
     return tuple(
-        LoadScript(each.name, scripts[each.name].path, each.weight) for each in mix.transactions if each.weight > 0
+        WeightedScript(each.name, scripts[each.name].path, each.weight) for each in mix.transactions if each.weight > 0
     )

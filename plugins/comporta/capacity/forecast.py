@@ -7,6 +7,7 @@ The same measurements give the same forecast, whenever and wherever it is made.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date
 
 from comporta.capacity.model import Answer, Forecast, Measured, Scenario
@@ -25,7 +26,10 @@ OBJECTIVES = ("disk_full", "p95", "clients", "throughput", "connections", "memor
 
 
 def forecast(measured: Measured, fitted: Fitted, plan: CapacityPlan, scenario: Scenario, now: date) -> Forecast:
-    """Ask every question; NothingAhead when the scenario ends before ``now``."""
+    """Ask every question; NothingAhead when the scenario ends before ``now``.
+
+    The ``amount`` of an answer is what stands on the last day of the outlook; of p95, clients and throughput it is today's.
+    """
     outlook = Outlook.of(measured, fitted, plan, scenario, now)
     compared = {"p95": p95(outlook), "disk": disk_full(outlook), "clients": clients(outlook)}
     told = Told.all(
@@ -33,7 +37,7 @@ def forecast(measured: Measured, fitted: Fitted, plan: CapacityPlan, scenario: S
             *compared.values(),
             throughput(outlook),
             buys(outlook, compared),
-            _doubled(outlook),
+            _doubled(outlook) if scenario.growth == 1 else Told(),
             rows(outlook),
             partitions(outlook),
             refreshes(outlook),
@@ -67,7 +71,7 @@ def verdict(answers: Iterable[Answer], release: str, now: date, look_ahead_month
 
 
 def assumptions(outlook: Outlook) -> tuple[str, ...]:
-    """What the whole forecast takes for granted."""
+    """What the whole forecast takes for granted, and the models in whose place a naive rule is used."""
     measured, plan, scenario = outlook.measured, outlook.plan, outlook.scenario
     found = ["the target is as fast as the shadow: the ladder was climbed there"]
     found += [
@@ -100,7 +104,9 @@ def assumptions(outlook: Outlook) -> tuple[str, ...]:
         )
     if outlook.short:
         found.append(outlook.short)
-    found += [f"{report.subject}: {report.why}" for report in outlook.fitted.reports if not report.used]
+    found += [
+        f"{report.subject}: {report.why}" for report in outlook.fitted.reports if not report.used and report.held_out
+    ]
     return tuple(found)
 
 
@@ -111,13 +117,13 @@ def months_later(day: date, months: int) -> date:
 
 
 def _doubled(outlook: Outlook) -> Told:
-    """The dates of the release if rows were added twice as fast as the scenario says."""
+    """The dates of the release if rows were added twice as fast."""
     scenario = outlook.scenario
     faster = Outlook.of(
-        outlook.measured,
+        replace(outlook.measured, states=(outlook.release,)),
         outlook.fitted,
         outlook.plan,
-        scenario.model_copy(update={"growth": scenario.growth * 2}),
+        scenario.model_copy(update={"growth": 2.0}),
         outlook.now,
     )
     return Told(
@@ -128,12 +134,11 @@ def _doubled(outlook: Outlook) -> Told:
                     "text": f"If growth doubled: {answer.text[:1].lower()}{answer.text[1:]}",
                     "assumptions": (
                         *answer.assumptions,
-                        f"rows are added {scenario.growth * 2:g} times as fast as the history says",
+                        "rows are added twice as fast as the history says",
                     ),
                 }
             )
             for question in (p95, disk_full, clients)
             for answer in question(faster).answers
-            if answer.state == outlook.release
         ]
     )

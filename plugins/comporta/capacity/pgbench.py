@@ -31,7 +31,7 @@ class LoadFailed(ComportaError):
 
 
 @dataclass(frozen=True)
-class LoadScript:
+class WeightedScript:
     """One kind of transaction: its name, its pgbench script, its weight in the mix (any positive number)."""
 
     name: str
@@ -59,7 +59,7 @@ class Load:
 
 def run_load(
     dsn: str,
-    scripts: Sequence[LoadScript],
+    scripts: Sequence[WeightedScript],
     *,
     clients: int,
     seconds: float,
@@ -107,7 +107,7 @@ def run_load(
 
 def _command(
     dsn: str,
-    scripts: Sequence[LoadScript],
+    scripts: Sequence[WeightedScript],
     clients: int,
     whole_s: float,
     longest_s: float,
@@ -149,7 +149,7 @@ def _read_log(folder: Path) -> pd.DataFrame:
 
 def load_of(
     log: pd.DataFrame,
-    scripts: Sequence[LoadScript],
+    scripts: Sequence[WeightedScript],
     warm_up_s: float,
     seconds: float,
     aborted: int,

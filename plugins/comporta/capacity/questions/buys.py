@@ -74,7 +74,7 @@ def _bought(outlook: Outlook, gain: Gain, told: Told, without: str, state: str) 
         verb = f"buys {least}" if found.value >= 0 else f"costs {most}"
         ends = sorted((abs(found.low), abs(found.high))) if found.low * found.high >= 0 else (found.low, found.high)
         interval = f"{least}{ends[0]:.0f}" if least else f"{ends[0]:.0f} to {ends[1]:.0f}"
-        text = f"{state} {verb}{abs(found.value):.0f} months of {gain.subject} (80 %: {interval}); today {today}."
+        text = f"{state} {verb}{_months(found.value)} of {gain.subject} (80 %: {interval}); today {today}."
         amount, unit = months, "months"
     return Answer(
         question="buys",
@@ -104,3 +104,8 @@ def _today(gain: Gain, without: Draws, state: Draws, change: Draws) -> str:
     if not (low > 0 or high < 0):
         return "no difference that stands out from the noise"
     return f"{gain.say(abs(float(change.value)))} {gain.better if change.value > 0 else gain.worse}"
+
+
+def _months(value: float) -> str:
+    whole = f"{abs(value):.0f}"
+    return f"{whole} month" if whole == "1" else f"{whole} months"

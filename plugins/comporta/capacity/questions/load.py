@@ -17,6 +17,7 @@ from comporta.capacity.questions.told import Told
 from comporta.capacity.questions.wording import count, dated, in_ms, in_state, spread, unknown
 
 MOST = 1000  # clients, beyond which no number is said
+FEW = 9  # days on which the clients that can be served are told
 
 
 def p95(outlook: Outlook) -> Told:
@@ -54,8 +55,9 @@ def clients(outlook: Outlook) -> Told:
     objectives, told = outlook.plan.objectives, Told()
     objective = f"{objectives.clients} clients at once with p95 within {objectives.p95_ms:g} ms"
     for state, performance in _measured(outlook, told, "clients", objective):
-        served = performance.clients_within("p95", objectives.p95_ms, outlook.size)
-        when = outlook.crosses(Draws(-served.value, -served.draws), -float(objectives.clients))
+        when = outlook.crosses(performance.latency("p95", objectives.clients, outlook.size), objectives.p95_ms)
+        days = outlook.some(FEW)  # each costs a search, in every draw
+        served = performance.clients_within("p95", objectives.p95_ms, outlook.size[days])
         told.days[state], told.now[state] = when, whole(served[0])
         told.answers.append(
             dated(
@@ -73,7 +75,7 @@ def clients(outlook: Outlook) -> Told:
                 assumptions=_assumptions(outlook, performance, served),
             )
         )
-        told.draw("clients", outlook.line(state, served, "clients"))
+        told.draw("clients", line(state, [outlook.days[n].isoformat() for n in days], served, "clients"))
     if told.series:
         told.draw("clients", outlook.level("objective", objectives.clients, "clients"))
     return told
@@ -193,11 +195,11 @@ def _assumptions(outlook: Outlook, performance: Performance, clients: Draws) -> 
         found.append(f"production recorded no rate: {outlook.plan.objectives.clients} clients stand for its load")
     for what, reached, largest in (
         ("rows", float(np.nanmax(outlook.size.value)), performance.sizes[-1]),
-        ("clients", _largest(clients), float(performance.clients[-1])),
+        ("clients at once", _largest(clients), float(performance.clients[-1])),
     ):
         if reached > largest * 1.05:
             far = " far" if reached > FAR * largest else ""
-            found.append(f"reaches{far} beyond what was measured: {reached / largest:.1f} times the largest {what}")
+            found.append(f"reaches{far} beyond what was measured: {reached / largest:.1f} times the most {what}")
     return tuple(found)
 
 

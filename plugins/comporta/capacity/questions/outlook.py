@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from typing import Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from comporta.capacity.model import Band, Measured, Scenario, Series
 from comporta.capacity.models import Array, Draws, Fitted, Growth
@@ -128,10 +129,14 @@ class Outlook:
         """The day so many days from now; None for never."""
         return self.now + timedelta(days=int(offset)) if np.isfinite(offset) else None
 
+    def some(self, points: int) -> NDArray[np.int_]:
+        """Indexes of at most so many days, evenly spread, with the first and the last."""
+        return np.unique(np.linspace(0, len(self.days) - 1, min(points, len(self.days))).astype(int))
+
     def line(self, name: str, value: Draws, unit: str) -> Series:
         """A line over the days, thinned for a plot."""
-        picked = sorted({*np.linspace(0, len(self.days) - 1, min(POINTS, len(self.days))).astype(int).tolist()})
-        return line(name, [self.days[n].isoformat() for n in picked], value[np.array(picked)], unit)
+        picked = self.some(POINTS)
+        return line(name, [self.days[n].isoformat() for n in picked], value[picked], unit)
 
     def level(self, name: str, value: float, unit: str) -> Series:
         """A line that stays where it is: an objective."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from comporta.capacity.model import BEFORE, Answer, Band
@@ -115,11 +116,8 @@ def in_bytes(count: float) -> str:
 
 def in_seconds(seconds: float) -> str:
     """A duration, as long ones are said."""
-    for unit, length, longest in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
-        if seconds < longest:
-            break
-    else:
-        unit, length = "days", 86_400
+    units = (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800), ("days", 86_400, float("inf")))
+    unit, length, _ = next(each for each in units if seconds < each[2])
     return f"{seconds / length:.2g} {unit}" if seconds / length < 10 else f"{seconds / length:.0f} {unit}"
 
 
