@@ -89,7 +89,8 @@ def roll_out(ledger: Ledger, settings: Settings, release: Release) -> None:
 
 def seen(*_: object) -> Production:
     whole = story.measured(noise=0.0)
-    return Production(target=whole.target, mix=whole.mix, refresh_s=None, canaries_p95_ms=12.0)
+    mix = whole.mix.model_copy(update={"since": NOW})  # the statistics were reset: what they hold is of since
+    return Production(target=whole.target, mix=mix, refresh_s=None, canaries_p95_ms=12.0)
 
 
 def test_the_forecast_before_the_rollout_is_compared_and_the_next_report_gets_it(
