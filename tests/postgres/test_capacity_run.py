@@ -149,7 +149,7 @@ def test_a_run_that_was_killed_goes_on_without_repeating_a_rung(settings: Settin
         "COMPORTA_CONTROL_DSN": settings.require("control"),
         "COMPORTA_ARCHIVES": str(settings.archives_path),
     }
-    command = [sys.executable, "-m", "comporta.cli", "capacity", "--quick", "--json"]
+    command = [sys.executable, "-c", "from comporta.cli import main; main()", "capacity", "--quick", "--json"]
 
     def rungs() -> dict[Path, int]:
         files = settings.archives_path.glob("*/stage4-cli-*/rung-*.json")
