@@ -140,10 +140,13 @@ class Affine:
     spread: float
     x_low: float = 1.0
     x_high: float = 1e9
+    seed: int = 3
 
     def at(self, x: Value) -> Draws:
         known = as_draws(x)
-        return beside(self.base + self.slope * known.value, self.spread, 3, self.base + self.slope * known.draws)
+        return beside(
+            self.base + self.slope * known.value, self.spread, self.seed, self.base + self.slope * known.draws
+        )
 
 
 def truth(catalogue: Catalogue | None = None, spread: float = 0.05, **changes: Any) -> Fitted:

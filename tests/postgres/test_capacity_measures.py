@@ -15,7 +15,7 @@ from comporta.capacity.measures.mix import FEWEST_CALLS, recorded_mix
 from comporta.capacity.measures.state import interval_s, planning_ladder, state_facts
 from comporta.capacity.measures.target import target_facts
 from comporta.capacity.measures.transaction import LoadNotRead, Transaction, read_transactions
-from comporta.capacity.pgbench import Load, LoadScript, run_load
+from comporta.capacity.pgbench import Load, WeightedScript, run_load
 from comporta.demo.use import record_use
 from comporta.errors import ConfigurationError, StatementFailed
 from comporta.postgres.connection import connect
@@ -26,7 +26,7 @@ from comporta.release.model import Release, load_release
 PROJECT = Path(__file__).resolve().parents[2]
 LOAD = PROJECT / "sql" / "capacity" / "load"
 GROW = Script.read(PROJECT / "sql" / "capacity" / "grow.sql")
-SCRIPTS = tuple(LoadScript(path.stem, path, 1.0) for path in sorted(LOAD.glob("*.sql")))
+SCRIPTS = tuple(WeightedScript(path.stem, path, 1.0) for path in sorted(LOAD.glob("*.sql")))
 READS = {"read_id", "read_window", "read_map", "read_published", "search"}
 TABLES = ("geometrias", "annotations", "inspections", "edits")
 

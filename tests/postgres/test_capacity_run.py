@@ -28,6 +28,8 @@ from comporta.ledger import EventType, Ledger
 from comporta.local.databases import prepare_control
 from comporta.settings import Settings
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for a whole stage
+
 PROJECT = Path(__file__).resolve().parents[2]
 SMALL = {
     "clients": [1, 2, 4], "sizes": [1, 2], "seconds": 1, "warm_up_s": 0.2, "rounds": 1,

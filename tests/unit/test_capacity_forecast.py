@@ -300,6 +300,14 @@ def test_a_change_that_makes_things_worse_costs_months() -> None:
     assert found.amount.value < 0
 
 
+def test_dates_that_differ_by_less_than_the_noise_are_not_called_bought() -> None:
+    it = Catalogue(states=("before", "OPT1"), laws=laws(OPT1=LAWS[BEFORE]), **SMALL)
+    noisy = {BEFORE: Affine(12 * MB, 904, 0.1), "OPT1": Affine(12 * MB, 905, 0.1, seed=9)}
+    found = answer(made(it, database_bytes=noisy), "buys", "OPT1", "disk")
+
+    assert "moves the date of disk by no more than the noise" in found.text
+
+
 def test_where_no_date_moves_the_answer_is_what_is_better_today(usual: Forecast) -> None:
     found = answer(usual, "buys", "OPT2", "disk")
 

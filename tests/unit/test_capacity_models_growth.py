@@ -146,15 +146,19 @@ def test_a_partition_that_gets_no_more_rows_is_flat() -> None:
 
 
 def test_a_naive_rule_takes_the_place_of_a_form_that_missed_the_last_months() -> None:
-    growth = grown(
-        [*noisy([1000.0] * 30, 3, 0.02), *noisy([10.0] * 3, 3), *noisy([8000.0] * 2, 1, 0.02), *noisy([9000.0] * 8, 2)]
-    )
-    assert growth.report.held_out
-    held = growth.report.held_out[0]
-    if not growth.report.used:
-        assert growth.form in ("last month's rate", "linear through all")
-        assert "is used" in growth.why
-    assert growth.report.used or not held.beats_naive
+    growth = grown([*noisy([1000.0] * 30, 3, 0.02), *noisy([9000.0] * 10, 3, 0.02)])
+    assert not growth.report.used
+    assert not growth.report.held_out[0].beats_naive
+    assert growth.form == "last month's rate"
+    assert "is used" in growth.why
+    assert growth.per_month(date(2027, 1, 1)).value == pytest.approx(9000, rel=0.1)
+
+
+def test_a_load_in_the_first_month_is_no_growth() -> None:
+    growth = grown([1_000_000, *noisy([1000.0] * 24, 3)])
+    assert "is left out" in growth.why
+    assert growth.rows_now > 1_000_000
+    assert growth.per_month(date(2027, 1, 1)).value == pytest.approx(1000, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from comporta.capacity.ladder import Climb, facts_key, stop_reason
 from comporta.capacity.measures.clone import grow, load_variables, make_steady, wal_position
@@ -140,8 +141,10 @@ class Climber:
         return result
 
 
-def weighted(scripts: Mapping[str, Script], mix: Mix) -> tuple[WeightedScript, ...]:
-    """The scripts of the mix with their weights; those that nobody calls stay out."""
+def weighted(folder: Path, mix: Mix) -> tuple[WeightedScript, ...]:
+    """The scripts of the mix in ``folder`` with their weights; those that nobody calls stay out."""
     return tuple(
-        WeightedScript(each.name, scripts[each.name].path, each.weight) for each in mix.transactions if each.weight > 0
+        WeightedScript(each.name, folder / f"{each.name}.sql", each.weight)
+        for each in mix.transactions
+        if each.weight > 0
     )

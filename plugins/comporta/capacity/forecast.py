@@ -23,6 +23,8 @@ from comporta.release.capacity import CapacityPlan
 
 OBJECTIVES = ("disk_full", "p95", "clients", "throughput", "connections", "memory", "refresh", "planning")
 """Questions with an objective of the plan: the verdict goes by them."""
+UNASKED = ("p50", "p99")
+"""Models that the report shows and no question uses."""
 
 
 def forecast(measured: Measured, fitted: Fitted, plan: CapacityPlan, scenario: Scenario, now: date) -> Forecast:
@@ -105,7 +107,9 @@ def assumptions(outlook: Outlook) -> tuple[str, ...]:
     if outlook.short:
         found.append(outlook.short)
     found += [
-        f"{report.subject}: {report.why}" for report in outlook.fitted.reports if not report.used and report.held_out
+        f"{report.subject}: {report.why}"
+        for report in outlook.fitted.reports
+        if not report.used and report.held_out and not report.subject.startswith(UNASKED)
     ]
     return tuple(found)
 

@@ -125,13 +125,12 @@ class CapacityRun:
     def climber(self, shadow: Shadow, size: float) -> Climber:
         """What brings a clone on ``shadow`` to the states of a size; the load is that which ``prepare`` found."""
         sql = self.settings.home / "sql" / "capacity"
-        scripts = {file.stem: Script.read(file) for file in sorted((sql / "load").glob("*.sql"))}
         return Climber(
             climb=self.climb,
             release=self.release,
             images=Images(shadow, self.release.support),
             growth=Script.read(sql / "grow.sql"),
-            scripts=weighted(scripts, Mix.from_dict(self.folder.read(MIX))),
+            scripts=weighted(sql / "load", Mix.from_dict(self.folder.read(MIX))),
             owner=f"{STAGE}/{self.run_id}/{size:g}x",
             breaker=self._breaker,
             say=self.say,

@@ -26,6 +26,7 @@ Form = Literal["linear", "power", "exponential", "last month's rate", "linear th
 FEWEST_MONTHS: Final = 6
 _TAIL: Final = 0.2  # of the months are kept back to choose the form
 _BLOCK: Final = 3  # months
+_LOAD: Final = 10  # times the usual month: a first month with more is the load of what had been made elsewhere
 _HORIZON: Final = 240  # months for which luck is drawn
 _FLAT: Final = 0.001  # of the rows, in a year: less is no growth
 _CANNOT_TELL: Final = 0.05  # of the rows, in a year: so much, and yet its interval holds 0
@@ -145,10 +146,15 @@ def fit_growth(history: History, partition: str | None = None, form: str | None 
     finished = sorted(month for month in counts if month < until.replace(day=1))
     months = tuple(_range(finished[0], until.replace(day=1))) if finished else ()
     added = tuple(counts.get(month, 0) for month in months)
+    load = added[0] if len(added) > 1 and added[0] > _LOAD * max(1.0, float(np.median(np.abs(added[1:])))) else 0
+    if load:
+        months, added = months[1:], added[1:]
     rows = history.rows if partition is None else sum(counts.values())
     unfinished = sum(n for month, n in counts.items() if month >= until.replace(day=1))
     name = history.table if partition is None else f"{history.table}, {partition}"
     verdict, why, fit, held, used = _judge(np.array(added, float), rows, form)
+    if load:
+        why += f"; the first month, in which {load:,} rows were loaded, is left out"
     parameters = _parameters(fit) if fit else ()
     report = FitReport(
         subject=f"growth of {name}",
@@ -283,11 +289,11 @@ def _fit(form: Form, added: Array) -> MonthlyFit:
         scale, start, low, high = np.array([level]), np.array([value / level]), [-np.inf], [np.inf]
     free = form in ("linear", "power", "exponential")
     root = np.full(n, np.sqrt(max(1.0, level)))
-    for _ in range(3 if free else 0):
+    for _ in range(2 if free else 0):
         rest = (added - model(start)) / root
         bend = max(1e-6, 3 * 1.4826 * float(np.median(np.abs(rest))))
         found = least_squares(
-            lambda p, root=root: (added - model(np.asarray(p, float))) / root,
+            lambda p, root=root: (added - model(np.asarray(p, dtype=np.float64))) / root,
             start,
             bounds=(low, high),
             loss="soft_l1",
@@ -298,9 +304,8 @@ def _fit(form: Form, added: Array) -> MonthlyFit:
     residuals = (added - model(start)) / root
     freedom = max(1, n - len(start))
     spread = float(np.sqrt((residuals**2).sum() / freedom))
-    jacobian = np.column_stack(
-        [(model(start + step) - model(start - step)) / (2e-4 * root) for step in 1e-4 * np.eye(len(start))]
-    )
+    steps = [np.where(np.arange(len(start)) == k, 1e-4, 0.0) for k in range(len(start))]
+    jacobian = np.column_stack([(model(start + step) - model(start - step)) / (2e-4 * root) for step in steps])
     random = seeded("growth", form, added.tolist())
     sample = _blocks(residuals * np.sqrt(n / freedom), n, random)
     tails = np.sqrt(freedom / random.chisquare(freedom, COUNT))
@@ -318,7 +323,7 @@ def _blocks(residuals: Array, length: int, random: np.random.Generator) -> Array
 
 def _luck(fit: MonthlyFit, now: float, random: np.random.Generator) -> Array:
     curve = _cumulative(fit.form, fit.age)
-    ends = now + np.arange(_HORIZON + 1)
+    ends: Array = now + np.arange(_HORIZON + 1, dtype=np.float64)
     expected = np.abs(np.diff(curve(fit.parameters, ends)))
     steps = _blocks(fit.residuals, _HORIZON, random) * np.sqrt(expected)
     return np.concatenate([np.zeros((COUNT, 1)), np.cumsum(steps, axis=1)], axis=1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from comporta.capacity.model import RungResult
 from comporta.capacity.models.curves import Curve, Ratio, Scaled
@@ -81,7 +82,8 @@ class Performance:
         """What more clients bring at a size, seen from the most that were measured.
 
         ``noisy``: the draws do not agree (80 % interval of the throughput there wider than half of it), ``retrograde``: the peak
-        lies below, more than 5 % higher, in nine draws of ten; ``saturated``: twice as many would bring less than a tenth more; else ``scales``.
+        lies below, more than 5 % higher, in nine draws of ten; ``saturated``: twice as many would bring less than a tenth more;
+        else ``scales``.
         """
         most = float(self.clients[-1])
         there = self.throughput(most, size)
@@ -178,7 +180,7 @@ def _over_grid(curve: Curve, size: Array) -> tuple[Array, tuple[int, ...]]:
     return values, (COUNT, *size.shape[1:])
 
 
-def _vertex(values: Array, top: Array) -> Array:
+def _vertex(values: Array, top: NDArray[np.intp]) -> Array:
     """Clients at the top of the parabola, in logs, through the highest point of the grid and its neighbours."""
     middle = np.clip(top, 1, len(_GRID) - 2)
     before, at, after = (
@@ -186,4 +188,4 @@ def _vertex(values: Array, top: Array) -> Array:
     )
     bend = np.minimum(before - 2 * at + after, -1e-15)
     shift = np.clip(0.5 * (before - after) / bend, -1, 1)
-    return np.where(middle == top, np.exp(np.log(_GRID[middle]) + shift * np.log(_GRID[1])), _GRID[top])
+    return np.asarray(np.where(middle == top, np.exp(np.log(_GRID[middle]) + shift * np.log(_GRID[1])), _GRID[top]))

@@ -259,7 +259,7 @@ def _parameters(cells: _Cells, best: _Posterior, random: np.random.Generator) ->
         d = contention(n, p[1], knee) + p[2] * n * (n - 1)
         return np.asarray(w * (p[0] - np.log(d) - slowness(s, p[3], affine) - y))
 
-    low, high = np.array([-np.inf, 0, 0, -0.5]), np.array([np.inf, 1, 1, 2])
+    low, high = np.array([-np.inf, 0, 0, 0 if affine else -0.5]), np.array([np.inf, 1, 1, 1 if affine else 2])
     inside = np.clip(start, low + 1e-9, high - 1e-9)
     value = least_squares(
         residuals, inside, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=[1, 0.1, 0.01, 0.5]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comporta.capacity.model import Answer
+from comporta.capacity.model import Answer, Band
 from comporta.capacity.models import Draws
 from comporta.capacity.questions.outlook import Outlook, band, tidy, within
 from comporta.capacity.questions.told import Told
@@ -68,13 +68,7 @@ def _bought(outlook: Outlook, gain: Gain, told: Told, without: str, state: str) 
             gain.unit,
         )
     else:
-        found = band(months)
-        least = "at least " if not np.isfinite(after.value) else ""
-        most = "at least " if not np.isfinite(before.value) else ""
-        verb = f"buys {least}" if found.value >= 0 else f"costs {most}"
-        ends = sorted((abs(found.low), abs(found.high))) if found.low * found.high >= 0 else (found.low, found.high)
-        interval = f"{least}{ends[0]:.0f}" if least else f"{ends[0]:.0f} to {ends[1]:.0f}"
-        text = f"{state} {verb}{_months(found.value)} of {gain.subject} (80 %: {interval}); today {today}."
+        text = f"{state} {_moved(gain, band(months), before, after)}; today {today}."
         amount, unit = months, "months"
     return Answer(
         question="buys",
@@ -106,6 +100,13 @@ def _today(gain: Gain, without: Draws, state: Draws, change: Draws) -> str:
     return f"{gain.say(abs(float(change.value)))} {gain.better if change.value > 0 else gain.worse}"
 
 
-def _months(value: float) -> str:
-    whole = f"{abs(value):.0f}"
-    return f"{whole} month" if whole == "1" else f"{whole} months"
+def _moved(gain: Gain, months: Band, before: Draws, after: Draws) -> str:
+    """``buys 14 months of p95 (80 %: 12 to 16)``; a day beyond the outlook makes it ``at least``."""
+    low, high = round(months.low), round(months.high)
+    if low < 0 < high:
+        return f"moves the date of {gain.subject} by no more than the noise (80 %: {low} to {high} months)"
+    least = "at least " if not np.isfinite(after.value if months.value >= 0 else before.value) else ""
+    near, far = sorted((abs(low), abs(high)))
+    whole = f"{abs(months.value):.0f} month{'' if round(abs(months.value)) == 1 else 's'}"
+    interval = f"{least}{near}" if least else f"{near} to {far}"
+    return f"{'buys' if months.value >= 0 else 'costs'} {least}{whole} of {gain.subject} (80 %: {interval})"

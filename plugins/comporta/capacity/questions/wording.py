@@ -99,9 +99,9 @@ def in_state(state: str, release: str) -> str:
 
 
 def capital(text: str) -> str:
-    """The text as a sentence; a name (``catalogue.geometrias``) is spelt as it is."""
+    """The text as a sentence; a name (``catalogue.geometrias``, ``p95``) is spelt as it is."""
     first = text.partition(" ")[0].rstrip(".,:;")
-    return text if "." in first or "_" in first else text[:1].upper() + text[1:]
+    return text if any(mark in first for mark in "._0123456789") else text[:1].upper() + text[1:]
 
 
 def in_bytes(count: float) -> str:
