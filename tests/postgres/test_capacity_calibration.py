@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.postgres.conftest import Servers
 from tests.postgres.gate_desk import open_desk
@@ -142,6 +143,32 @@ def test_production_is_looked_at_without_a_scheduler_a_load_or_a_sample(
     found = look_at_production(settings, release, "4711/gis", NOW)
     assert found.target.database_bytes > 0
     assert (found.refresh_s, found.canaries_p95_ms) == (None, None)
+
+
+def test_a_refresh_is_the_middle_one_of_the_scheduled_runs_that_had_work_to_do(
+    ledger: Ledger, settings: Settings, release: Release, target_dsn: str
+) -> None:
+    since = datetime.now(UTC) - timedelta(hours=2)
+    with psycopg.connect(target_dsn, autocommit=True) as conn:
+        job = conn.execute(
+            "select cron.schedule('refresh', '0 0 1 1 *', 'call catalogue.refresh_search_job()')"
+        ).fetchone()
+        assert job is not None
+        for minutes, seconds, status in (
+            (300, 9.0, "succeeded"),  # before the rollout
+            (50, 0.01, "succeeded"),  # nothing had changed
+            (40, 1.0, "succeeded"),
+            (30, 1.4, "succeeded"),
+            (20, 1.2, "succeeded"),
+            (10, 30.0, "failed"),
+        ):
+            conn.execute(
+                "insert into cron.job_run_details (jobid, runid, database, status, start_time, end_time) select %s, %s,"
+                " current_database(), %s, now() - make_interval(mins => %s),"
+                " now() - make_interval(mins => %s) + make_interval(secs => %s)",
+                (job[0], 1_000_000 + minutes, status, minutes, minutes, seconds),
+            )
+    assert look_at_production(settings, release, "4711/gis", since).refresh_s == pytest.approx(1.2)
 
 
 def test_the_rollout_gate_rests_on_the_capacity_plan(

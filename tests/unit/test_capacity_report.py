@@ -156,7 +156,19 @@ def test_the_verdict_is_the_forecasts_unless_something_could_not_be_judged(
 def test_the_table_of_models_shows_ours_beside_every_naive_rule(usual: Written) -> None:
     text = usual.text
     assert "throughput, OPT5 16 clients 810 1/s 790 2.5 % last rung: 700 (13.6 %) linear: 930 (14.8 %) ours" in text
-    assert "p95, OPT5 4x rows 50 ms 66 32.0 % last rung: 48 (4.0 %) linear: 61 (22.0 %) naive: last rung" in text
+    assert "p95, OPT5 4x rows 50 ms 66 32.0 % last rung: 48 (4.0 %) linear: 61 (22.0 %) last rung" in text
+
+
+def test_tests_of_one_kind_are_told_by_their_median() -> None:
+    fit = story.fits()[0]
+    worse = fit.held_out[0].model_copy(update={"what": "next client rung: 1x", "error": 0.3})
+    middle, better = (
+        worse.model_copy(update={"what": f"next client rung: {n}x", "error": e}) for n, e in ((2, 0.1), (4, 0.0))
+    )
+    fit = fit.model_copy(update={"held_out": (worse, middle, better, fit.held_out[0])})
+    first, second = told(fitted_reports=(fit,))["tested"]
+    assert (first["kind"], first["tests"], first["error"], first["better"]) == ("next client rung", 3, 0.1, "ours")
+    assert (second["kind"], second["tests"]) == ("16 clients", 1)
 
 
 def test_a_model_that_is_not_used_is_named_with_its_reason(usual: Written) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import combinations
 from statistics import median
 from typing import Any
 
@@ -303,7 +304,9 @@ def to_come(
             if _OBJECTIVE in each.name
         ]
         twice = _twice(doubled.series.get(key, ()), states) if doubled and key in _DOUBLED else ()
-        drawn.append(_forecast(title, unit, told, twice, named, forecast.now, states))
+        # What a change takes to apply is its own; everything else by state holds with all changes up to it.
+        called = () if key == "apply" else states
+        drawn.append(_forecast(title, unit, told, twice, named, forecast.now, called))
     return drawn
 
 
@@ -364,7 +367,7 @@ def _how_to_read(
     told = (
         "Band: 80 % interval." if len(modelled) <= _BANDS_SHOWN else f"Band: 80 % interval, of {' and '.join(names)}."
     )
-    if len({series.value for series in lines}) < len(lines):
+    if any(_alike(*pair) for pair in combinations([each for each in lines if each.name in modelled], 2)):
         told += " Lines that are alike cover each other."
     if any(None in series.value for series in (*lines, *twice)):
         told += " Where a line ends, no number of clients reaches the rate any more."
@@ -382,6 +385,15 @@ def axis_unit(plan: str, scaled: str) -> str:
     if plan.startswith("bytes"):
         return f"{scaled}{plan.removeprefix('bytes')}"
     return plan or scaled
+
+
+def _alike(one: Series, other: Series) -> bool:
+    """Too near each other to be told apart: within a hundredth everywhere."""
+    pairs = list(zip(one.value, other.value, strict=False))
+    return one.x == other.x and all(
+        (a is None and b is None) or (a is not None and b is not None and abs(a - b) <= max(abs(a), abs(b)) / 100)
+        for a, b in pairs
+    )
 
 
 def _heights(figure: go.Figure, lines: Sequence[Series], limits: Sequence[Limit], scale: float, unit: str) -> None:

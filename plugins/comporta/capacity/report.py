@@ -116,6 +116,7 @@ def report_data(
         ],
         "fits": [_fit(each) for each in fitted_reports],
         "held_out": _held_out(fitted_reports),
+        "tested": _tested(fitted_reports),
         "not_used": [{"subject": each.subject, "why": each.why} for each in fitted_reports if not each.used],
         "assumptions": _assumptions(forecast),
         "forecast": forecast.to_dict(),
@@ -332,6 +333,26 @@ def _fit(report: FitReport) -> dict[str, Any]:
 def _held_out(reports: Sequence[FitReport]) -> list[dict[str, Any]]:
     """Each test on what a model had not seen, ours beside the best of the naive rules."""
     return [_test(report, each) for report in reports for each in report.held_out]
+
+
+def _tested(reports: Sequence[FitReport]) -> list[dict[str, Any]]:
+    """Each model by the kind of test, in the median of its tests: ours beside every naive rule."""
+    rows = []
+    for report in reports:
+        kinds: dict[str, list[HeldOut]] = {}
+        for test in report.held_out:
+            kinds.setdefault(test.what.partition(":")[0], []).append(test)
+        for kind, tests in kinds.items():
+            rules = list(dict.fromkeys(rule for test in tests for rule in test.naive_error))
+            naive = {rule: median(t.naive_error[rule] for t in tests if rule in t.naive_error) for rule in rules}
+            ours = median(test.error for test in tests)
+            best = min(naive, key=lambda rule: naive[rule], default=None)
+            better = "ours" if best is None or ours <= naive[best] else best
+            rows.append(
+                {"subject": report.subject, "kind": kind, "tests": len(tests), "error": ours, "naive": naive,
+                 "better": better, "used": report.used}
+            )  # fmt: skip
+    return rows
 
 
 def _test(report: FitReport, test: HeldOut) -> dict[str, Any]:
