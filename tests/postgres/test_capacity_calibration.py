@@ -12,7 +12,14 @@ from tests.postgres.conftest import Servers
 from tests.postgres.gate_desk import open_desk
 from tests.unit import capacity_story as story
 
-from comporta.capacity.calibration import CalibrationError, calibrate, last_calibration
+from comporta.capacity.calibration import (
+    CalibrationError,
+    NotDue,
+    calibrate,
+    calibrate_when_due,
+    last_calibration,
+    next_look,
+)
 from comporta.capacity.production import Production, look_at_production
 from comporta.gates.evidence import Collector
 from comporta.gates.policy import load_policy
@@ -118,6 +125,25 @@ def test_the_same_rollout_is_compared_once_a_day(ledger: Ledger, settings: Setti
     assert again == first
     assert later.at != first.at
     assert len(ledger.read("capacity/run-1", event_type=EventType.CALIBRATED)) == 2
+
+
+def test_looks_are_due_at_once_after_a_week_a_month_and_every_quarter() -> None:
+    days = [0, 7, 30, 121, 212, 303]
+    due = [next_look(NOW, [NOW + timedelta(days=day, hours=1) for day in days[:n]]) for n in range(len(days))]
+    assert [(each - NOW).days for each in due] == days
+    late = next_look(NOW, [NOW + timedelta(days=150)])  # looks that were missed are not made up for
+    assert (late - NOW).days == 212
+
+
+def test_a_comparison_that_is_not_due_says_when_the_next_one_is(
+    ledger: Ledger, settings: Settings, release: Release
+) -> None:
+    plan(ledger, settings, release)
+    roll_out(ledger, settings, release)
+    rolled_out_at = calibrate_when_due(settings, release, actor="a", look=seen).rolled_out_at
+    with pytest.raises(NotDue, match=f"the next look is due on {rolled_out_at + timedelta(days=7):%Y-%m-%d}"):
+        calibrate_when_due(settings, release, actor="a", now=rolled_out_at + timedelta(days=6), look=seen)
+    assert calibrate_when_due(settings, release, actor="a", now=rolled_out_at + timedelta(days=8), look=seen)
 
 
 def test_nothing_is_compared_before_the_rollout_is_whole(ledger: Ledger, settings: Settings, release: Release) -> None:

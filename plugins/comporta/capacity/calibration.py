@@ -29,12 +29,18 @@ _MONTH = timedelta(days=30)
 _DAY_S = 86_400
 _FEWEST_CALLS = 20
 _LOOKED_BACK = 50
+_AGES = (timedelta(days=7), timedelta(days=30))
+_QUARTER = timedelta(days=91)
 Look = Callable[[Settings, Release, str, datetime], Production]
 Found = Compared | NotCompared
 
 
 class CalibrationError(ComportaError):
     """A forecast cannot be compared with production yet, or there is none; nothing was recorded."""
+
+
+class NotDue(CalibrationError):
+    """The forecast was compared not long ago."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,39 @@ def calibrate(
             not_compared=missing,
         )
         return _record(ledger, planned.stream, release, made, actor)
+
+
+def calibrate_when_due(
+    settings: Settings, release: Release, *, actor: str, now: datetime | None = None, look: Look = look_at_production
+) -> Calibration:
+    """Compare when the rollout is a day's work old, a week, a month, and then every quarter: growth cannot be wrong on day one.
+
+    CalibrationError says why there is nothing to compare now, NotDue when the next look is.
+    """
+    at = now or datetime.now(UTC)
+    with connect(settings.require("target"), name="comporta/capacity") as conn:
+        target = identity(conn)
+    with Ledger(settings.require("control")) as ledger:
+        rolled_out = _rolled_out(ledger, release, target)
+        stream = _planned(ledger, release, rolled_out).stream
+        events = ledger.latest(_LOOKED_BACK, stream=stream, event_type=EventType.CALIBRATED)
+    looks = [made.at for event in events if (made := _parsed(event)) and made.rollout == rolled_out.finished]
+    due = next_look(rolled_out.at, looks)
+    if at < due:
+        raise NotDue(f"compared last on {max(looks):%Y-%m-%d}: the next look is due on {due:%Y-%m-%d}")
+    return calibrate(settings, release, actor=actor, now=at, look=look)
+
+
+def next_look(rolled_out_at: datetime, looks: Sequence[datetime]) -> datetime:
+    """When the forecast is to be compared next: at once, after a week, after a month, and then every quarter."""
+    last = max(looks, default=None)
+    if last is None:
+        return rolled_out_at
+    for age in _AGES:
+        if last < rolled_out_at + age:
+            return rolled_out_at + age
+    quarters = (last - rolled_out_at - _AGES[-1]) // _QUARTER + 1
+    return rolled_out_at + _AGES[-1] + quarters * _QUARTER
 
 
 def last_calibration(control_dsn: str, release: str) -> Calibration | None:
