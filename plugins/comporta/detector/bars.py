@@ -95,8 +95,12 @@ class Bars:
         hours, minutes = session_start.split(":")
         start = int(hours) * 60 + int(minutes)
         return cls(
-            times,
-            *(np.ascontiguousarray(column, dtype=np.float64) for column in (open, high, low, close, volume)),
+            open_time=times,
+            open=_floats(open),
+            high=_floats(high),
+            low=_floats(low),
+            close=_floats(close),
+            volume=_floats(volume),
             session=session.astype(np.int32),
             minute=(local % 86_400 // 60 - start).astype(np.int32),
             period_min=period_min,
@@ -124,7 +128,7 @@ class Bars:
         """One bar by its number; a slice, a mask or numbers give bars that keep the session numbers and dates of the whole."""
         if isinstance(index, slice | np.ndarray):
             return replace(self, **{name: getattr(self, name)[index] for name in COLUMNS})
-        return Bar(*(getattr(self, name)[index].item() for name in COLUMNS), self.period_min)
+        return Bar._make([*(getattr(self, name)[index].item() for name in COLUMNS), self.period_min])
 
     def __iter__(self) -> Iterator[Bar]:
         """Every bar in order, with the scalars of Python."""
@@ -133,7 +137,7 @@ class Bars:
         for start in range(0, len(self), 4096):
             piece = (getattr(self, name)[start : start + 4096].tolist() for name in COLUMNS)
             for fields in zip(*piece, strict=True):
-                yield Bar(*fields, period)
+                yield Bar._make((*fields, period))
 
     def resampled(self, period_min: int) -> Bars:
         """Longer bars, labelled by their open, within sessions; a last one that has not closed yet is left out."""
@@ -193,6 +197,10 @@ def resample(source: Iterable[Bar], period_min: int) -> Iterator[Bar]:
         if offset + bar.period_min >= period_min:
             yield made
             made = None
+
+
+def _floats(column: Any) -> Floats:
+    return np.ascontiguousarray(column, dtype=np.float64)
 
 
 def _offsets(times: NDArray[np.int64], tz: str) -> NDArray[np.int64]:
