@@ -8,6 +8,7 @@ numba compiles on the first call (some seconds) and keeps the result on disk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import floor, sqrt
@@ -139,50 +140,50 @@ def pass_columns(
 
 
 def sweep(
-    bars: Bars, sweep_settings: list[SweepSetting], settings: DetectorSettings, *, threads: int | None = None
+    bars: Bars, sweep_settings: Sequence[SweepSetting], settings: DetectorSettings, *, threads: int | None = None
 ) -> Swept:
-    """Alerts, trades and net points of the z-score detector under each setting; costs and barriers are those of ``settings``."""
+    """Alerts, trades and net points of the z-score detector under each setting; costs and barriers are those of ``settings``.
+
+    What settings share is done once: the z-score of a window, the alerts of a threshold, the trade of an alert at an exit.
+    """
     starts = session_starts(bars)
-    windows = sorted({each.window for each in sweep_settings})
-    floor_of = {w: min(each.threshold for each in sweep_settings if each.window == w) for w in windows}
-    table = np.array(
-        [
-            (
-                windows.index(each.window),
-                each.threshold**2,
-                each.bars,
-                each.stop_factor,
-                each.reward_risk,
-                each.direction,
-            )
-            for each in sweep_settings
-        ],
-        dtype=np.float64,
-    ).reshape(-1, 6)
+    signals, signal_of = _distinct([(each.window, each.threshold**2, each.bars) for each in sweep_settings])
+    exits, exit_of = _distinct([(each.stop_factor, each.reward_risk, each.direction) for each in sweep_settings])
+    windows, window_of = np.unique(signals[:, 0].astype(np.int64), return_inverse=True)
+    floors = np.array([signals[window_of == w, 1].min() for w in range(len(windows))])
+    order = np.argsort(exit_of, kind="stable")
     before = get_num_threads()
-    set_num_threads(min(threads, before) if threads else before)
+    used = min(threads or before, before)
+    set_num_threads(used)
     try:
         true_range = _atr(bars.high, bars.low, bars.close, starts, settings.patterns.atr_period)
-        found = _candidates(
-            bars.close,
-            starts,
-            np.array(windows, dtype=np.int64),
-            np.array([floor_of[w] ** 2 for w in windows], dtype=np.float64),
-        )
+        counts, where, signed = _candidates(bars.close, starts, windows, floors)
+        alerts, index, side = _alerts(counts, where, signed, true_range, window_of, signals)
+        columns = (bars.open, bars.high, bars.low, bars.close, bars.minute)
+        ends = np.repeat(starts[1:], np.diff(starts))
         made = _sweep(
-            bars.open,
-            bars.high,
-            bars.low,
-            bars.close,
-            bars.minute,
+            used,
+            *columns,
             true_range,
-            *found,
-            table,
+            ends,
+            alerts,
+            index,
+            side,
+            signal_of,
+            exit_of,
+            order,
+            exits,
             *_trade_numbers(settings),
         )
     finally:
         set_num_threads(before)
-    return Swept(*made)
+    return Swept(alerts[signal_of], *made)
+
+
+def _distinct(rows: list[tuple[float, ...]]) -> tuple[Floats, NDArray[np.int64]]:
+    """The distinct rows, and for each row the number of its distinct one."""
+    made, which = np.unique(np.array(rows, dtype=np.float64).reshape(-1, 3), axis=0, return_inverse=True)
+    return made, which.reshape(-1)
 
 
 def _trade_numbers(settings: DetectorSettings) -> tuple[Any, ...]:
@@ -376,10 +377,9 @@ def _atr(high, low, close, starts, period):
 
 @compiled
 def _candidates(close, starts, windows, floors):
-    """For each window, the bars that any setting could count: how many, where, their session's end, z squared with its sign."""
+    """For each window, the bars that any setting could count: how many, where, and z squared with the sign of z."""
     counts = np.zeros(len(windows), np.int64)
     where = np.empty((len(windows), len(close)), np.int32)
-    ends = np.empty((len(windows), len(close)), np.int32)
     signed = np.empty((len(windows), len(close)))
     for w in range(len(windows)):
         window, limit, made = windows[w], floors[w], 0
@@ -399,52 +399,70 @@ def _candidates(close, starts, windows, floors):
                     off = window * x - total
                     spread = window * squares - total * total
                     if off * off > limit * spread and spread > NOISE * window * squares:
-                        square = off * off / spread
-                        where[w, made], ends[w, made] = i, end
-                        signed[w, made] = square if off > 0.0 else -square
+                        where[w, made] = i
+                        signed[w, made] = off * off / spread if off > 0.0 else -off * off / spread
                         made += 1
         counts[w] = made
-    return counts, where, ends, signed
+    return counts, where, signed
+
+
+@compiled_parallel
+def _alerts(counts, where, signed, true_range, window_of, signals):
+    """For each row of ``signals`` (window, threshold squared, bars): how many alerts, at which bars, on which side."""
+    made = np.zeros(len(signals), np.int64)
+    index = np.empty((len(signals), where.shape[1]), np.int32)
+    sides = np.empty((len(signals), where.shape[1]), np.int8)
+    for n in prange(len(signals)):
+        w, limit, run_bars = window_of[n], signals[n, 1], int(signals[n, 2])
+        run, last, found = 0, -2, 0
+        for k in range(counts[w]):
+            square, i = signed[w, k], where[w, k]
+            if abs(square) > limit:
+                side = 1 if square > 0.0 else -1
+                run = side + (run if last == i - 1 and run * side > 0 else 0)
+                last = i
+                if abs(run) == run_bars and true_range[i] > 0.0:
+                    index[n, found], sides[n, found] = i, side
+                    found += 1
+        made[n] = found
+    return made, index, sides
 
 
 @compiled_parallel
 def _sweep(
-    opened, high, low, close, minute, true_range, counts, where, ends, signed, table,
+    threads, opened, high, low, close, minute, true_range, ends, alerts, index, sides, signal_of, exit_of, order, exits,
     tick, windows_a_bar, _stop_factor, stop_min, _reward_risk, slip, stop_slip, through, most_bars, last_entry, fees,
 ):  # fmt: skip
-    """The columns of ``Swept``; a row of ``table``: window number, threshold squared, bars, stop factor, reward:risk, direction."""
-    size = len(table)
-    alerts, trades, wins = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)
-    nets, net_squares = np.zeros(size), np.zeros(size)
-    for n in prange(size):
-        w, run_bars, sign = int(table[n, 0]), int(table[n, 2]), int(table[n, 5])
-        limit, stop_factor, reward_risk = table[n, 1], table[n, 3], table[n, 4]
-        run, last = 0, -2
-        alerted, traded, won, net_sum, square_sum = 0, 0, 0, 0.0, 0.0
-        for k in range(counts[w]):
-            square = signed[w, k]
-            if abs(square) <= limit:
+    """Trades, wins, net points and their squares of every setting; a row of ``exits`` is stop factor, reward:risk, direction."""
+    size = len(order)
+    trades, wins, nets, net_squares = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size), np.zeros(size)
+    for thread in prange(threads):
+        # The trades of one exit that are known by now: those of a bar and a side are true where its mark is this exit's number.
+        marks = np.full((2, len(close)), -1, np.int32)
+        known = np.empty((2, len(close)))
+        for at in range(size):
+            n = order[at]
+            e, s = exit_of[n], signal_of[n]
+            if e % threads != thread:
                 continue
-            i = where[w, k]
-            side = 1 if square > 0.0 else -1
-            run = run + side if last == i - 1 and run * side > 0 else side
-            last = i
-            if abs(run) != run_bars:
-                continue
-            expected = true_range[i] * windows_a_bar
-            if expected <= 0.0:
-                continue
-            alerted += 1
-            stop = max(floor(stop_factor * expected / tick + 0.5) * tick, stop_min)
-            target = floor(reward_risk * stop / tick + 0.5) * tick
-            outcome, _, net = _trade(
-                opened, high, low, close, minute, ends[w, k], i, sign * side, stop, target,
-                slip, stop_slip, through, most_bars, last_entry, fees,
-            )  # fmt: skip
-            if outcome != NO_TRADE:
-                traded += 1
-                won += net > 0.0
-                net_sum += net
-                square_sum += net * net
-        alerts[n], trades[n], wins[n], nets[n], net_squares[n] = alerted, traded, won, net_sum, square_sum
-    return alerts, trades, wins, nets, net_squares
+            traded, won, net_sum, square_sum = 0, 0, 0.0, 0.0
+            for k in range(alerts[s]):
+                i, side = index[s, k], sides[s, k]
+                row = 1 if side > 0 else 0
+                if marks[row, i] != e:
+                    marks[row, i] = e
+                    stop = max(floor(exits[e, 0] * (true_range[i] * windows_a_bar) / tick + 0.5) * tick, stop_min)
+                    target = floor(exits[e, 1] * stop / tick + 0.5) * tick
+                    outcome, _, net = _trade(
+                        opened, high, low, close, minute, ends[i], i, side * int(exits[e, 2]), stop, target,
+                        slip, stop_slip, through, most_bars, last_entry, fees,
+                    )  # fmt: skip
+                    known[row, i] = np.nan if outcome == NO_TRADE else net
+                net = known[row, i]
+                if net == net:  # noqa: PLR0124 - not NaN
+                    traded += 1
+                    won += net > 0.0
+                    net_sum += net
+                    square_sum += net * net
+            trades[n], wins[n], nets[n], net_squares[n] = traded, won, net_sum, square_sum
+    return trades, wins, nets, net_squares
