@@ -358,10 +358,10 @@ def _rolls(look: _Look) -> Finding:
     days = [str(day) for day in sorted(look.rolls) if str(day) in changes]
     leaps = np.array([_roll_change(look, day, changes) for day in days])
     # One leap may be the market's own; that all of them go one way, beyond what chance allows their mean, is the roll's.
-    score = float(leaps.mean()) * len(days) ** 0.5 / spread if len(days) and spread else 0.0
+    score = float(leaps.mean()) * len(days) ** 0.5 / spread if days and spread else 0.0
     leaping = abs(score) > ROLL_SPREADS
     nominal = look.bars.adjustment == "none"
-    mean = f", mean change {leaps.mean():+.2f} % ({score:+.1f} standard errors)" if len(days) else ""
+    mean = f", mean change {leaps.mean():+.2f} % ({score:+.1f} standard errors)" if days else ""
     return Finding(
         "rolls",
         "warn" if leaping else "pass",

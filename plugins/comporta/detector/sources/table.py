@@ -116,14 +116,14 @@ def check_zone(tz: str, source: str) -> None:
 
 def wall(seconds: int) -> str:
     """Seconds of a wall clock as a person writes them."""
-    return str(np.datetime64(seconds, "s")).replace("T", " ")
+    return str(np.datetime64(seconds, "s")).replace("T", " ").removesuffix(":00")
 
 
 def _check_count(table: Table) -> None:
     if len(table) < 2:
-        found = "one bar" if len(table) else "no bar"
+        place, found = (table.at(0), "one bar") if len(table) else (table.source, "no bar")
         raise TooFewBars(
-            f"{table.source}: expected two bars or more, found {found}",
+            f"{place}: expected two bars or more, found {found}",
             remedy="Export a longer time: the detector needs 20 sessions before it says anything.",
             source=table.source,
             line=int(table.lines[0]) if len(table) else None,

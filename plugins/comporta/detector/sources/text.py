@@ -72,6 +72,7 @@ class TextFile:
     delimiter: str
     header: tuple[str, ...]
     raw_header: tuple[str, ...]
+    header_line: int
     rows: list[list[str]]
     lines: list[int]
 
@@ -130,6 +131,7 @@ def cut(source: str, content: bytes) -> TextFile:
         delimiter,
         tuple(plain_name(field) for field in raw),
         raw,
+        lines[0],
         rows[headed:],
         lines[headed:],
     )
@@ -148,8 +150,9 @@ def table_of(file: TextFile, form: TextFormat) -> Table:
     )  # fmt: skip
 
 
-def columns_found(names: Sequence[str], source: str, shown: Sequence[str]) -> dict[str, int]:
+def columns_found(names: Sequence[str], source: str, shown: Sequence[str], line: int | None = None) -> dict[str, int]:
     """The index of each column of bars among plain names; WrongColumns names what is missing, and what is there."""
+    place = source if line is None else f"{source}, line {line}"
     found: dict[str, int] = {}
     for meaning, known in NAMES.items():
         places = [index for name in known for index, other in enumerate(names) if other == name]
@@ -157,10 +160,10 @@ def columns_found(names: Sequence[str], source: str, shown: Sequence[str]) -> di
             twice = [index for index in places if names[index] == names[places[0]]]
             if len(twice) > 1:
                 raise WrongColumns(
-                    f"{source}: expected each column once, found {shown[twice[0]]!r} {len(twice)} times",
+                    f"{place}: expected each column once, found {shown[twice[0]]!r} {len(twice)} times",
                     remedy="Take the one that is not meant out, or give it another name.",
                     source=source,
-                    line=1,
+                    line=line,
                 )
             found[meaning] = places[0]
     if "time" in found and "date" in found:
@@ -173,11 +176,11 @@ def columns_found(names: Sequence[str], source: str, shown: Sequence[str]) -> di
         missing.insert(0, "time")
     if missing:
         raise WrongColumns(
-            f"{source}: expected columns time, open, high, low, close and volume, found {', '.join(shown) or 'none'};"
+            f"{place}: expected columns time, open, high, low, close and volume, found {', '.join(shown) or 'none'};"
             f" missing: {', '.join(missing)}",
             remedy="Name the columns in the first line: date and time, or datetime; open, high, low, close, volume.",
             source=source,
-            line=1,
+            line=line,
         )
     return found
 
@@ -199,7 +202,7 @@ def _decoded(source: str, content: bytes) -> str:
 
 def _places(file: TextFile, form: TextFormat) -> dict[str, int]:
     if file.header:
-        return columns_found(file.header, file.source, file.raw_header)
+        return columns_found(file.header, file.source, file.raw_header, file.header_line)
     if form.columns is None:
         raise WrongColumns(
             f"{file.source}, line {file.lines[0]}: expected the names of the columns, found {file.delimiter.join(file.first)!r}",
@@ -208,7 +211,7 @@ def _places(file: TextFile, form: TextFormat) -> dict[str, int]:
             line=file.lines[0],
         )
     names = form.columns[: len(file.first)]
-    return columns_found(names, file.source, names)
+    return columns_found(names, file.source, names, file.lines[0])
 
 
 def _check_width(file: TextFile) -> None:
@@ -347,7 +350,7 @@ def _volumes(file: TextFile, form: TextFormat, column: int) -> Floats:
     volume = np.full(len(file.rows), np.nan)
     stated = [index for index, row in enumerate(file.rows) if row[column].strip()]
     part = TextFile(
-        file.source, file.sha256, file.delimiter, file.header, file.raw_header,
+        file.source, file.sha256, file.delimiter, file.header, file.raw_header, file.header_line,
         [file.rows[index] for index in stated], [file.lines[index] for index in stated],
     )  # fmt: skip
     volume[stated] = numbers = _numbers(part, form, column, "volume")
