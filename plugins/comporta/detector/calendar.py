@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -60,6 +61,8 @@ def _book(first_year: int, last_year: int) -> tuple[frozenset[date], dict[date, 
     """Trading days and late opens of whole years."""
     import exchange_calendars  # it takes a second: only who asks for days pays for it
 
-    book = exchange_calendars.get_calendar(EXCHANGE, start=f"{first_year}-01-01", end=f"{last_year}-12-31")
+    with warnings.catch_warnings():  # of pandas, about the library's own code
+        warnings.filterwarnings("ignore", message="Series.values")
+        book = exchange_calendars.get_calendar(EXCHANGE, start=f"{first_year}-01-01", end=f"{last_year}-12-31")
     late = {day.date(): book.session_open(day).tz_convert(EXCHANGE_TZ).strftime("%H:%M") for day in book.late_opens}
     return frozenset(day.date() for day in book.sessions), late

@@ -99,7 +99,10 @@ class Quality:
 
 def calendar_of(bars: Bars) -> MarketCalendar:
     """The exchange's calendar over the days of the bars."""
-    return market_calendar(date.fromisoformat(bars.sessions[0]), date.fromisoformat(bars.sessions[-1]))
+    first, last = (
+        date.fromisoformat(bars.sessions[int(number)]) for number in (bars.session.min(), bars.session.max())
+    )
+    return market_calendar(first, last)
 
 
 def quality_of(bars: Bars, calendar: MarketCalendar | None = None, market: MarketSettings | None = None) -> Quality:
@@ -132,14 +135,15 @@ class _Look:
 
     def __init__(self, bars: Bars, calendar: MarketCalendar, market: MarketSettings) -> None:
         self.bars, self.calendar, self.market = bars, calendar, market
-        self.days = tuple(date.fromisoformat(day) for day in bars.sessions)
+        numbers = np.unique(bars.session).tolist()  # a part of a file keeps the dates of the whole
+        self.days = tuple(date.fromisoformat(bars.sessions[number]) for number in numbers)
         self.rolls = frozenset(calendar.roll_days())
         hours, minutes = market.session_start.split(":")
         self.start_min = int(hours) * 60 + int(minutes)
         self.regular = (bars.minute >= 0) & (bars.minute < market.session_min)
         self.steps = np.diff(bars.minute)
         self.same_session = np.diff(bars.session) == 0
-        self.sessions = tuple(self._session(number) for number in np.unique(bars.session).tolist())
+        self.sessions = tuple(self._session(number, day) for number, day in zip(numbers, self.days, strict=True))
 
     def clock(self, minute: int) -> str:
         """A minute of the session as HH:MM of the exchange."""
@@ -154,14 +158,13 @@ class _Look:
         """The first bars of these, each with a word of its own."""
         return tuple(f"{self.when(row)}{said(row) if said else ''}" for row in rows[:EXAMPLES].tolist())
 
-    def _session(self, number: int) -> SessionQuality:
+    def _session(self, number: int, day: date) -> SessionQuality:
         bars, period = self.bars, self.bars.period_min
         rows = np.flatnonzero(bars.session == number)
-        day = self.days[number]
         minutes = bars.minute[rows]
         regular = minutes[self.regular[rows]]
         expected = self.market.session_min // period
-        jumps = np.diff(np.r_[regular]) - period if len(regular) else np.zeros(0, dtype=np.int64)
+        jumps = np.diff(regular) - period if len(regular) else np.zeros(0, dtype=np.int64)
         before = rows[0] - 1
         overnight = None if before < 0 else round(100 * float(bars.open[rows[0]] / bars.close[before] - 1), 4)
         return SessionQuality(
