@@ -32,8 +32,8 @@ START_TICKS = 24_000
 WINDOW_MIN = 30
 EARLIEST_MIN, LATEST_MIN, APART_MIN = 40, 60, 90
 PULL = 0.8  # the share of a minute's distance from the level that is left a minute later
-BAND = 2.0  # standard deviations
-USUAL_RANGE = 3.2  # the usual 30-minute range in standard deviations of that swing
+BAND = 1.8  # standard deviations
+USUAL_RANGE = 3.0  # the usual 30-minute range in standard deviations of that swing
 NOON_TICKS = 20.0
 STEPS_A_MINUTE = 120
 
@@ -188,7 +188,7 @@ def _swings(
 ) -> tuple[NDArray[np.int64], ...]:
     """Open, high, low and close in ticks, one row a session: swings inside a band around a level that only bursts move."""
     minutes = market.session_min
-    width = NOON_TICKS * _season(market)[None, :] * rng.uniform(0.92, 1.08, size=(sessions, 1))
+    width = NOON_TICKS * _season(market)[None, :] * rng.uniform(0.95, 1.05, size=(sessions, 1))
     noise = rng.standard_normal((sessions, minutes)) * np.sqrt(1 - PULL**2)
     swing = np.empty((sessions, minutes))
     swing[:, 0] = noise[:, 0]
