@@ -79,10 +79,10 @@ class _Seen:
 
 
 def always_on(bars: Bars, settings: DetectorSettings) -> tuple[Alert, ...]:
-    """An alert every 30 minutes, in the direction of the bar."""
+    """An alert every 30 minutes from the first minute that has a range, in the direction of the bar."""
     seen = _Seen.of(bars, settings)
-    closed = seen.bars.minute + seen.bars.period_min
-    return seen.alerts(np.where(closed % COOLDOWN_MIN == 0, _side(seen.bars), 0), "always on", settings)
+    since = seen.bars.minute + seen.bars.period_min - settings.range.first_min
+    return seen.alerts(np.where(since % COOLDOWN_MIN == 0, _side(seen.bars), 0), "always on", settings)
 
 
 def random_bars(bars: Bars, settings: DetectorSettings) -> tuple[Alert, ...]:

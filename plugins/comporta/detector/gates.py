@@ -76,7 +76,7 @@ class Wins:
 
     rate: Rate
     reward_risk: float | None
-    """What all the trades declared; None when they differ."""
+    """What all the trades declared, their targets rounded to ticks; None when they declared different ones."""
     null: Null | None
     net_points: float | None
     """The mean of a trade."""
@@ -134,9 +134,17 @@ class GateBoard:
 
 
 def wins_of(
-    parts: Sequence[tuple[Sequence[Trade], Sequence[int]]], null: Null | None, settings: DetectorSettings
+    parts: Sequence[tuple[Sequence[Trade], Sequence[int]]],
+    null: Null | None,
+    settings: DetectorSettings,
+    *,
+    reward_risk: float | None = None,
 ) -> Wins:
-    """What trades brought; each part is one set of bars: its trades and the numbers of its scored sessions."""
+    """What trades brought; each part is one set of bars: its trades and the numbers of its scored sessions.
+
+    ``reward_risk`` is what was declared, unless it was that of the settings.
+    """
+    declared = settings.trade.reward_risk if reward_risk is None else reward_risk
     hits: list[tuple[int, int]] = []
     points: list[tuple[float, int]] = []
     outcomes: dict[str, int] = {}
@@ -148,11 +156,11 @@ def wins_of(
         hits += [(sum(trade.win for trade in here), len(here)) for here in of.values()]
         points += [(sum(trade.net_points for trade in here), len(here)) for here in of.values()]
     total, n = sum(earned for earned, _ in points), sum(count for _, count in points)
-    ratios = {trade.reward_risk for trades, _ in parts for trade in trades}
+    off = [abs(trade.reward_risk - declared) * trade.risk for trades, _ in parts for trade in trades]
     gates = settings.gates
     return Wins(
         rate=rate_of(hits, settings),
-        reward_risk=ratios.pop() if len(ratios) == 1 else None,
+        reward_risk=declared if max(off, default=0.0) <= settings.market.tick else None,
         null=null,
         net_points=total / n if n else None,
         net_points_interval=by_session(

@@ -92,7 +92,6 @@ def null_draws(bars: Bars, trades: Sequence[Trade], sessions: Sequence[int], set
     own_expected = np.where(own >= 0, expected[own, known], np.nan)
     numbers, which = np.unique([trade.session for trade in trades], return_inverse=True)
     rng = np.random.default_rng(settings.seed)
-    least = settings.trade.stop_min_ticks * settings.market.tick
     parts = []
     at_once = max(1, TRADES_AT_ONCE // len(trades))
     for begin in range(0, draws, at_once):
@@ -100,7 +99,7 @@ def null_draws(bars: Bars, trades: Sequence[Trade], sessions: Sequence[int], set
         rows = pool[rng.integers(len(pool), size=(count, len(numbers)))][:, which]
         index = grid.index[rows, slot[None, :]]
         scale = expected[rows, known[None, :]] / own_expected
-        distance = np.maximum(least, risk * np.where(np.isfinite(scale), scale, 1.0))
+        distance = risk * np.where(np.isfinite(scale), scale, 1.0)
         found = index >= 0
         each, column = np.nonzero(found)
         fills = market.fill(index[found], direction[column], distance[found], ratio[column])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from comporta.detector.alert import Alert
 from comporta.detector.bars import Bars, Floats
-from comporta.detector.settings import DetectorSettings, MarketSettings
+from comporta.detector.settings import DetectorSettings
 
 Outcome = Literal["target", "stop", "time", "session_end"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -65,9 +65,14 @@ class Trade:
 
 @dataclass(frozen=True, eq=False)
 class Fills:
-    """Outcomes of many trades, one array a column; ``outcome`` numbers ``OUTCOMES``, ``gross`` is points before fees."""
+    """Outcomes of many trades, one array a column; ``outcome`` numbers ``OUTCOMES``, ``gross`` is points before fees.
+
+    ``risk`` and ``reward`` are the distances of stop and target from the entry, as they were sent: whole ticks.
+    """
 
     entry: Floats
+    risk: Floats
+    reward: Floats
     exit_index: Numbers
     exit: Floats
     outcome: Numbers
@@ -100,9 +105,15 @@ class Market:
         return np.where(allowed, safe, -1)
 
     def fill(self, entry_index: Numbers, direction: NDArray[np.int64], risk: Floats, reward_risk: Floats) -> Fills:
-        """What becomes of bracket orders entered at those bars' opens; all arrays are of one length, ``risk`` in points."""
+        """What becomes of bracket orders entered at those bars' opens; all arrays are of one length.
+
+        ``risk`` is the distance of the stop in points, rounded to ticks and never less than ``stop_min_ticks``; the target lies
+        ``reward_risk`` times as far, rounded likewise.
+        """
         rule, tick, bars = self.settings.trade, self.settings.market.tick, self.bars
         long = direction > 0
+        risk = np.maximum(np.floor(risk / tick + 0.5), rule.stop_min_ticks) * tick
+        reward = np.floor(reward_risk * risk / tick + 0.5) * tick
 
         def towards(up: Floats, down: Floats, at: Numbers, of: NDArray[np.bool_]) -> Floats:
             """Prices as the holder of a long trade sees them: a short one's are mirrored."""
@@ -112,7 +123,7 @@ class Market:
         timed = np.searchsorted(bars.open_time, bars.open_time[entry_index] + 60 * rule.time_exit_min, side="left") - 1
         last = np.minimum(timed, last_of_session)
         entry = towards(bars.open, bars.open, entry_index, long) + rule.entry_slip_ticks * tick
-        stop, target = entry - risk, entry + reward_risk * risk
+        stop, target = entry - risk, entry + reward
         through, slip = target + rule.target_through_ticks * tick, rule.stop_slip_ticks * tick
         exit_index = last.copy()
         exit_price = towards(bars.close, bars.close, last, long)
@@ -135,7 +146,7 @@ class Market:
             live = live[~done & (at < last[live])]
             step += 1
         sign = np.where(long, 1.0, -1.0)
-        return Fills(sign * entry, exit_index, sign * exit_price, outcome, exit_price - entry)
+        return Fills(sign * entry, risk, reward, exit_index, sign * exit_price, outcome, exit_price - entry)
 
 
 def trades_of(
@@ -162,28 +173,19 @@ def trades_of(
     )
     taken = [alert for alert, index in zip(asked, at.tolist(), strict=True) if index >= 0]
     at = at[at >= 0]
-    risk = np.array([risk_of(alert, settings) for alert in taken], dtype=np.float64)
-    ratio = np.array([alert.reward_risk if reward_risk is None else reward_risk for alert in taken], dtype=np.float64)
-    direction = np.array([alert.direction for alert in taken], dtype=np.int64)
-    fills = market.fill(at, direction, risk, ratio)
-    return tuple(_trade(market, fills, row, alert, int(at[row]), risk, ratio) for row, alert in enumerate(taken))
+    fills = market.fill(
+        at,
+        np.array([alert.direction for alert in taken], dtype=np.int64),
+        np.array([abs(alert.entry - alert.stop) for alert in taken], dtype=np.float64),
+        np.array([alert.reward_risk if reward_risk is None else reward_risk for alert in taken], dtype=np.float64),
+    )
+    return tuple(_trade(market, fills, row, alert, int(at[row])) for row, alert in enumerate(taken))
 
 
-def risk_of(alert: Alert, settings: DetectorSettings) -> float:
-    """The distance of the alert's stop, points, never less than ``stop_min_ticks``."""
-    return max(abs(alert.entry - alert.stop), settings.trade.stop_min_ticks * settings.market.tick)
-
-
-def net_brl(points: float, market: MarketSettings) -> float:
-    """Points of one contract in R$."""
-    return points * market.point_value
-
-
-def _trade(market: Market, fills: Fills, row: int, alert: Alert, index: int, risk: Floats, ratio: Floats) -> Trade:
-    bars, settings = market.bars, market.settings
+def _trade(market: Market, fills: Fills, row: int, alert: Alert, index: int) -> Trade:
+    bars = market.bars
     entry, gross = float(fills.entry[row]), float(fills.gross[row])
-    distance, reward, out = float(risk[row]), float(ratio[row]), int(fills.exit_index[row])
-    outcome = OUTCOMES[int(fills.outcome[row])]
+    risk, reward, out = float(fills.risk[row]), float(fills.reward[row]), int(fills.exit_index[row])
     net = gross - market.fees_points
     return Trade(
         kind=alert.kind,
@@ -194,15 +196,15 @@ def _trade(market: Market, fills: Fills, row: int, alert: Alert, index: int, ris
         entry_index=int(market.position[index]),
         entry_time=int(bars.open_time[index]),
         entry=entry,
-        risk=distance,
-        stop=entry - alert.direction * distance,
-        target=entry + alert.direction * reward * distance,
-        reward_risk=reward,
+        risk=risk,
+        stop=entry - alert.direction * risk,
+        target=entry + alert.direction * reward,
+        reward_risk=reward / risk,
         exit_index=int(market.position[out]),
         exit_time=int(bars.close_time[out]),
         exit=float(fills.exit[row]),
-        outcome=outcome,
+        outcome=OUTCOMES[int(fills.outcome[row])],
         gross_points=gross,
         net_points=net,
-        net_brl=net_brl(net, settings.market),
+        net_brl=net * market.settings.market.point_value,
     )
