@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.scripted_market import SETTINGS, alert_at, every_session, still_market
 
 from comporta.detector.alert import Alert
 from comporta.detector.score import Detection, pooled, score
 from comporta.detector.truth import truth_of
-from tests.unit.scripted_market import SETTINGS, alert_at, every_session, still_market
 
 BURSTING = range(21, 41)
 # Two bursts a session, not at one time of day: there they would become what is usual at that time.
@@ -86,7 +86,15 @@ def test_delays_late_ones_and_hours_are_told() -> None:
     assert set(found.delays_min) == {3.0}
     assert found.late == 1
     # Onsets at 9:31, 10:11, 10:51, 11:31 and 12:11 on 4 sessions each, and 4.5 hours later; the last of them was late.
-    assert found.by_hour(SETTINGS) == {9: (4, 4), 10: (8, 8), 11: (4, 4), 12: (4, 4), 14: (7, 8), 15: (4, 4), 16: (8, 8)}
+    assert found.by_hour(SETTINGS) == {
+        9: (4, 4),
+        10: (8, 8),
+        11: (4, 4),
+        12: (4, 4),
+        14: (7, 8),
+        15: (4, 4),
+        16: (8, 8),
+    }
     assert [finding.outcome for finding in found.findings].count("captured") == OPPORTUNITIES - 1
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.unit.scripted_market import FIRST_OPEN, SETTINGS, bars_of, bursting_walk, still_market
 
 from comporta.detector.grid import Grid
 from comporta.detector.truth import Episode, hindsight_q, truth_of
-from tests.unit.scripted_market import FIRST_OPEN, SETTINGS, bars_of, bursting_walk, still_market
 
 
 def at(session: int, minute: int) -> int:
