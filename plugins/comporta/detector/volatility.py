@@ -171,14 +171,14 @@ def zscore_detector(settings: ZScoreSettings) -> Generator[Signal | None, Bar, N
         if now != session:
             session, first, count, at, total, squares, run = now, close, 0, 0, 0.0, 0.0, 0
         x = close - first
+        total += x
+        squares += x * x
         if count < window:
             count += 1
-            total += x
-            squares += x * x
         else:
             old = closes[at]
-            total += x - old
-            squares += x * x - old * old
+            total -= old
+            squares -= old * old
         closes[at] = x
         at = at + 1 if at + 1 < window else 0
         if count < window:
