@@ -199,6 +199,7 @@ def main() -> None:
 
 def _mount_rooms() -> None:
     from comporta.capacity.commands import app as capacity
+    from comporta.detector.commands import backtest
     from comporta.drills.commands import drill
     from comporta.gates.commands import app as gates
     from comporta.health.commands import app as health
@@ -213,6 +214,7 @@ def _mount_rooms() -> None:
     app.command("resume")(production.resume)
     app.command("standing")(production.standing)
     app.command("drill")(drill)
+    app.command("backtest")(backtest)
     app.add_typer(capacity, name="capacity")
     app.add_typer(gates, name="gates")
     app.add_typer(health, name="health")

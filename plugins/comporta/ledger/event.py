@@ -36,6 +36,12 @@ class EventType(StrEnum):
     LADDER_STOPPED = "ladder_stopped"
     CAPACITY_PLANNED = "capacity_planned"
     CALIBRATED = "calibrated"
+    # The detector's backtest, stream "backtest/<run id>": feature = "detector", workflow = "backtest", phase = step.
+    BACKTEST_STARTED = "backtest_started"
+    BACKTEST_GUARD_FAILED = "backtest_guard_failed"
+    BACKTEST_FINISHED = "backtest_finished"
+    BACKTEST_TUNED = "backtest_tuned"
+    BACKTEST_VALIDATED = "backtest_validated"
     # Failover drills, stream "drill/<name>": feature = component, workflow = "drill".
     DRILL_FINISHED = "drill_finished"
     # The daily sync, stream "daily_sync/<run id>": feature = release, workflow = "daily_sync".
