@@ -125,7 +125,7 @@ def pass_columns(
     # Whole sessions, about the same number of bars for every thread.
     shares = np.searchsorted(starts, np.linspace(0, len(close), threads + 1)[1:-1]) if threads > 1 else ()
     cuts = np.unique(np.array([0, *shares, len(starts) - 1], dtype=np.int64))
-    if len(cuts) == 2:
+    if len(cuts) < 3:
         return Passed(*_pass(*columns, starts, *numbers))
     from concurrent.futures import ThreadPoolExecutor
 
@@ -199,6 +199,7 @@ def _trade_numbers(settings: DetectorSettings) -> tuple[Any, ...]:
         trade.stop_slip_ticks * market.tick,
         trade.target_through_ticks * market.tick,
         max(1, trade.time_exit_min // market.period_min),
+        market.period_min,
         market.session_min - trade.no_entry_last_min,
         market.fees_round_trip / market.point_value,
     )
@@ -206,43 +207,29 @@ def _trade_numbers(settings: DetectorSettings) -> tuple[Any, ...]:
 
 @compiled_in
 def _trade(
-    opened,
-    high,
-    low,
-    close,
-    minute,
-    end,
-    at,
-    direction,
-    stop,
-    target,
-    slip,
-    stop_slip,
-    through,
-    most_bars,
-    last_entry,
-    fees,
-):
+    opened, high, low, close, minute, end, at, direction, stop, target,
+    slip, stop_slip, through, most_bars, period_min, too_late, fees,
+):  # fmt: skip
     """How the trade of an alert at bar ``at`` ends: outcome, the bar, net points."""
     entry_at = at + 1
-    if entry_at >= end or minute[entry_at] > last_entry:
+    if entry_at >= end or minute[entry_at] >= too_late:
         return NO_TRADE, -1, 0.0
     entry = opened[entry_at] + direction * slip
     last = min(end, entry_at + most_bars) - 1
+    while minute[last] >= minute[entry_at] + most_bars * period_min:  # bars are missing
+        last -= 1
     if direction > 0:
         stop_at, beyond = entry - stop, entry + target + through
         for k in range(entry_at, last + 1):
             if low[k] <= stop_at:
-                filled = opened[k] if k > entry_at and opened[k] < stop_at else stop_at
-                return STOPPED, k, filled - stop_slip - entry - fees
+                return STOPPED, k, min(stop_at - stop_slip, opened[k]) - entry - fees
             if high[k] >= beyond:
                 return TARGET, k, target - fees
     else:
         stop_at, beyond = entry + stop, entry - target - through
         for k in range(entry_at, last + 1):
             if high[k] >= stop_at:
-                filled = opened[k] if k > entry_at and opened[k] > stop_at else stop_at
-                return STOPPED, k, entry - filled - stop_slip - fees
+                return STOPPED, k, entry - max(stop_at + stop_slip, opened[k]) - fees
             if low[k] <= beyond:
                 return TARGET, k, target - fees
     return TIME, last, direction * (close[last] - entry) - fees
@@ -252,7 +239,7 @@ def _trade(
 def _pass(  # noqa: PLR0912, PLR0915 - one pass is the point: calls would not be inlined into it
     opened, high, low, close, minute, starts,
     window, limit, run_bars, body_ratio, rsi_period, atr_period,
-    tick, windows_a_bar, stop_factor, stop_min, reward_risk, slip, stop_slip, through, most_bars, last_entry, fees,
+    tick, windows_a_bar, stop_factor, stop_min, reward_risk, slip, stop_slip, through, most_bars, period_min, too_late, fees,
 ):  # fmt: skip
     """The columns of ``Passed``. Every operation is that of the streaming code, in its order: results are equal to the bit."""
     most = 2 * (starts[-1] - starts[0])  # pages that nothing is written to are never touched
@@ -339,7 +326,7 @@ def _pass(  # noqa: PLR0912, PLR0915 - one pass is the point: calls would not be
                 strengths[made], stops[made] = strength, stop
                 outcomes[made], exit_index[made], nets[made] = _trade(
                     opened, high, low, close, minute, end, i, side, stop, target,
-                    slip, stop_slip, through, most_bars, last_entry, fees,
+                    slip, stop_slip, through, most_bars, period_min, too_late, fees,
                 )  # fmt: skip
                 made += 1
     return (
@@ -431,7 +418,7 @@ def _alerts(counts, where, signed, true_range, window_of, signals):
 @compiled_parallel
 def _sweep(
     threads, opened, high, low, close, minute, true_range, ends, alerts, index, sides, signal_of, exit_of, order, exits,
-    tick, windows_a_bar, _stop_factor, stop_min, _reward_risk, slip, stop_slip, through, most_bars, last_entry, fees,
+    tick, windows_a_bar, _stop_factor, stop_min, _reward_risk, slip, stop_slip, through, most_bars, period_min, too_late, fees,
 ):  # fmt: skip
     """Trades, wins, net points and their squares of every setting; a row of ``exits`` is stop factor, reward:risk, direction."""
     size = len(order)
@@ -455,7 +442,7 @@ def _sweep(
                     target = floor(exits[e, 1] * stop / tick + 0.5) * tick
                     outcome, _, net = _trade(
                         opened, high, low, close, minute, ends[i], i, side * int(exits[e, 2]), stop, target,
-                        slip, stop_slip, through, most_bars, last_entry, fees,
+                        slip, stop_slip, through, most_bars, period_min, too_late, fees,
                     )  # fmt: skip
                     known[row, i] = np.nan if outcome == NO_TRADE else net
                 net = known[row, i]
