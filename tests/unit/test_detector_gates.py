@@ -148,7 +148,9 @@ def test_the_board_of_a_whole_run_is_plain_json_with_every_number_beside_its_con
         assert {"hits", "n", "value", "interval", "interval_by_session", "verdict", "threshold", "reason"} <= set(gate)
         assert [baseline["name"] for baseline in gate["baselines"]] == list(BASELINES)
     assert {"reward_risk", "null_win", "p_value", "net_points", "net_points_interval", "net_brl"} <= set(told["wins"])
-    assert told["wins"]["reward_risk"] == 2.5
+    for told_of in (told["wins"], *told["wins"]["baselines"]):
+        assert told_of["reward_risk"] == 2.5
+        assert 0 < told_of["null_win"] < 1
     assert told["wins"]["net_brl"] == pytest.approx(told["wins"]["net_points"] * 0.20)
 
 
