@@ -1,0 +1,163 @@
+"""The technical patterns. Each fires both ways, and only on bars of one session."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+
+from comporta.detector.alert import Signal
+from comporta.detector.bars import Bar
+from comporta.detector.indicators import rsi, started
+from comporta.detector.settings import PatternSettings
+
+
+def engulfing(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
+    """A body that engulfs the opposite body before it: beyond both of its ends on at least one, and larger by the ratio."""
+    ratio = settings.engulfing_body_ratio
+    session, last_open, last_close = -1, 0.0, 0.0
+    signal: Signal | None = None
+    while True:
+        _, opened, _, _, close, _, now, _, _ = yield signal
+        signal = None
+        if now != session:
+            session = now
+        elif last_close < last_open:
+            body, before = close - opened, last_open - last_close
+            if opened <= last_close and close >= last_open and body > before and body > ratio * before:
+                signal = _engulfed(1, body, before)
+        elif last_close > last_open:
+            body, before = opened - close, last_close - last_open
+            if opened >= last_close and close <= last_open and body > before and body > ratio * before:
+                signal = _engulfed(-1, body, before)
+        last_open, last_close = opened, close
+
+
+def rsi_divergence(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
+    """A higher high on a lower RSI says down, a lower low on a higher RSI says up.
+
+    Highs and lows are pivots: beyond ``pivot_bars`` bars on each side, so known only that many bars later. The first of the two
+    must be overbought (oversold), the second at most ``pivot_max_apart`` bars after it.
+    """
+    each, apart = settings.pivot_bars, settings.pivot_max_apart
+    size = 2 * each + 1
+    strength = started(rsi(settings.rsi_period))
+    highs: deque[float] = deque(maxlen=size)
+    lows: deque[float] = deque(maxlen=size)
+    strengths: deque[float] = deque(maxlen=each + 1)
+    session, number = -1, 0
+    top: tuple[int, float, float] | None = None
+    bottom: tuple[int, float, float] | None = None
+    signal: Signal | None = None
+    while True:
+        bar = yield signal
+        signal = None
+        _, _, high, low, _, _, now, _, _ = bar
+        if now != session:
+            session, number, top, bottom = now, 0, None, None
+            highs.clear()
+            lows.clear()
+            strengths.clear()
+        strengths.append(strength(bar))
+        highs.append(high)
+        lows.append(low)
+        number += 1
+        if number < size or strengths[0] < 0.0:
+            continue
+        pivot = highs[each]
+        # The newest bar is asked first: it rules out most.
+        if pivot > high and pivot > highs[0] and _is_alone(highs, pivot, max(highs)):
+            index = strengths[0]
+            if (
+                top is not None
+                and pivot > top[1]
+                and index < top[2]
+                and top[2] >= settings.rsi_overbought
+                and number - each - top[0] <= apart
+            ):
+                signal = _diverged(-1, top, pivot, index)
+            top = (number - each, pivot, index)
+        pivot = lows[each]
+        if pivot < low and pivot < lows[0] and _is_alone(lows, pivot, min(lows)):
+            index = strengths[0]
+            if (
+                bottom is not None
+                and pivot < bottom[1]
+                and index > bottom[2]
+                and bottom[2] <= settings.rsi_oversold
+                and number - each - bottom[0] <= apart
+            ):
+                signal = _diverged(1, bottom, pivot, index)
+            bottom = (number - each, pivot, index)
+
+
+def breakout(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
+    """A close beyond the extreme of the ``breakout_bars`` bars **before** it; again only after a close that was not."""
+    window = settings.breakout_bars
+    highs, lows = [0.0] * window, [0.0] * window
+    session, number, beyond = -1, 0, 0
+    top = bottom = 0.0
+    top_at = bottom_at = 0
+    signal: Signal | None = None
+    while True:
+        _, _, high, low, close, _, now, _, _ = yield signal
+        signal = None
+        if now != session:
+            session, number, beyond = now, 0, 0
+            top, top_at, bottom, bottom_at = high, 0, low, 0
+        elif number >= window and (close > top or close < bottom):
+            side = 1 if close > top else -1
+            if side != beyond:
+                signal = _broken(side, close, top if side > 0 else bottom, top - bottom, window)
+            beyond = side
+        else:
+            beyond = 0
+        # The level of the next bar: the extremes with their places, searched again only when such a bar leaves the window.
+        place = number % window
+        highs[place], lows[place] = high, low
+        if high >= top:
+            top, top_at = high, number
+        elif number - top_at >= window:
+            top = max(highs)
+            top_at = number - (place - highs.index(top)) % window
+        if low <= bottom:
+            bottom, bottom_at = low, number
+        elif number - bottom_at >= window:
+            bottom = min(lows)
+            bottom_at = number - (place - lows.index(bottom)) % window
+        number += 1
+
+
+def _is_alone(window: deque[float], pivot: float, extreme: float) -> bool:
+    """True when the pivot is the extreme of its window and no other bar reaches it."""
+    return pivot == extreme and window.count(pivot) == 1
+
+
+def _engulfed(direction: int, body: float, before: float) -> Signal:
+    rose, fell = ("rose", "fell") if direction > 0 else ("fell", "rose")
+    return Signal(
+        "engulfing",
+        direction,
+        body / before,
+        f"A bar that {rose} {body:g} points engulfs the one before it, which {fell} {before:g}.",
+    )
+
+
+def _diverged(direction: int, first: tuple[int, float, float], price: float, index: float) -> Signal:
+    word, other = ("low", "higher") if direction > 0 else ("high", "lower")
+    return Signal(
+        "rsi_divergence",
+        direction,
+        1.0 + abs(index - first[2]) / 50.0,
+        f"The {word} of {price:g} is beyond the {word} of {first[1]:g} before it, with a {other} RSI: {index:.0f} after "
+        f"{first[2]:.0f}.",
+    )
+
+
+def _broken(direction: int, close: float, level: float, width: float, window: int) -> Signal:
+    word, extreme = ("above", "high") if direction > 0 else ("below", "low")
+    return Signal(
+        "breakout",
+        direction,
+        1.0 + abs(close - level) / width if width > 0 else 1.0,
+        f"The close of {close:g} is {word} {level:g}, the {extreme} of the {window} bars before it.",
+    )
