@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -51,6 +52,10 @@ class Settings(BaseSettings):
     anchors: Path = Field(default=Path("anchors/ledger.jsonl"))
     anchor_copy: Path | None = None
     anchor_key: Path = Field(default=Path(".comporta/anchor-key.pem"))
+    bars: Path | None = None
+    bars_tz: str = ""
+    bars_symbol: str = "WIN"
+    bars_adjustment: Literal["none", "proportional", "difference"] = "none"
 
     @property
     def release_path(self) -> Path:
@@ -81,6 +86,11 @@ class Settings(BaseSettings):
     def anchor_key_path(self) -> Path:
         """The private key that signs anchors, absolute."""
         return self.home / self.anchor_key
+
+    @property
+    def bars_path(self) -> Path | None:
+        """The file of bars that the detector is backtested on, absolute; None when there is none."""
+        return self.home / self.bars if self.bars else None
 
     def shadows(self) -> tuple[str, ...]:
         """The DSNs of all shadow servers, the first of which must be set: as many proofs run side by side."""

@@ -45,6 +45,9 @@ def backtest(
     no_guards: Annotated[
         bool, typer.Option("--no-guards", help="Do not look for look-ahead. The verdict is then never PASS.")
     ] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Then tune by walk-forward, and show on the page what is left out of sample.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Gates and digests as JSON on standard output.")] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
 ) -> None:
@@ -84,12 +87,17 @@ def backtest(
         except GuardFailed as error:
             _say_guard(error, run, as_json=as_json)
             raise typer.Exit(NOT_PASSED) from None
+        if tune:
+            bar.update(steps, description="tune", completed=len(STEPS) - 1)
+            run.tune()
+            run.choose()
+            report, verdict = run.report()
         bar.update(steps, completed=len(STEPS))
         result = run.result()
         if as_json:
             sys.stdout.write(json.dumps(answer(run, str(report.html)), indent=1, ensure_ascii=False) + "\n")
     Console(stderr=True, emoji=False, highlight=False).print(board(result))
-    for reason in result["reasons"]:
+    for reason in [*(gate["reason"] for gate in result["gates"].values()), *result["reasons"]]:
         err.print(reason, soft_wrap=True)
     err.print(f"verdict: {verdict}\nreport:  {report.html}", soft_wrap=True)
     if open_page:
@@ -124,8 +132,8 @@ def answer(run: Backtest, report: str) -> dict[str, Any]:
 
 
 def board(result: dict[str, Any]) -> Table:
-    """The gate board for a terminal: never a win rate without its reward:risk and its null."""
-    table = Table("gate", "verdict", "found", "95 %", "asked", "why", box=None, pad_edge=False)
+    """The gate board for a terminal; the reasons, which hold the reward:risk and the null of the wins, are printed below it."""
+    table = Table("gate", "verdict", "found", "95 %", "asked", box=None, pad_edge=False)
     for name, gate in result["gates"].items():
         value, interval = gate["value"], gate["interval"]
         sign = "<=" if name == "false_positives" else ">="
@@ -135,7 +143,6 @@ def board(result: dict[str, Any]) -> Table:
             f"{gate['hits']} / {gate['n']}" + ("" if value is None else f" = {value:.1%}"),
             "" if interval is None else f"{interval[0]:.1%} .. {interval[1]:.1%}",
             f"{sign} {gate['threshold']:.0%}",
-            gate["reason"],
         )
     return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,23 +160,23 @@ def capture_by_hour(hours: Mapping[str, Sequence[int]]) -> Markup | None:
     return plot_when_seen(figure, 300, legend_below=True)
 
 
-def heatmaps(tuning: Mapping[str, Any]) -> list[Markup]:
-    """The objective over each pair of parameters that the tuning tells."""
-    return list(_heatmaps(tuning.get("heatmap") or ()))
-
-
-def _heatmaps(tables: Any) -> Iterator[Markup]:
-    for table in tables if isinstance(tables, list) else [tables]:
+def heatmaps(tuning: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+    """What the grid reached by two of its settings, where it was chosen and where it was not, on one scale of colours."""
+    table = tuning["heatmap"]
+    parts = {"In sample": table["in_sample"], "Out of sample": table["out_of_sample"]}
+    known = [cell for rows in parts.values() for row in rows for cell in row if cell is not None]
+    drawn = []
+    for title, cells in parts.items() if known else ():
         figure = go.Figure(
             go.Heatmap(
-                x=[f"{each:g}" if isinstance(each, int | float) else str(each) for each in table["x"]],
-                y=[f"{each:g}" if isinstance(each, int | float) else str(each) for each in table["y"]],
-                z=table["z"], colorscale="Cividis", colorbar={"thickness": 10},
+                x=[str(each) for each in table["xs"]], y=[str(each) for each in table["ys"]], z=cells,
+                zmin=min(known), zmax=max(known), colorscale="Cividis", colorbar={"thickness": 10}, texttemplate="%{z:.3f}",
             )
         )  # fmt: skip
-        figure.update_xaxes(title=table.get("x_name", ""), type="category")
-        figure.update_yaxes(title=table.get("y_name", ""), type="category")
-        yield plot_when_seen(figure)
+        figure.update_xaxes(title=table["x"], type="category")
+        figure.update_yaxes(title=table["y"], type="category")
+        drawn.append((f"{title}: {table['objective']}", plot_when_seen(figure)))
+    return drawn
 
 
 def _by_session(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -43,14 +43,19 @@ from comporta.reports.folder import RunFolder
 from comporta.reports.page import Report
 from comporta.settings import Settings
 
+if TYPE_CHECKING:
+    from comporta.detector.tuning import Tuning
+
 STAGE = "backtest"
 FEATURE = "detector"
 SETTINGS_FILE = Path("config/detector.yaml")
+TUNING_FILE = Path("config/detector-tuning.yaml")
 STEPS = ("load", "quality", "run", "score", "gates", "benchmark", "report")
 GATED = "volatility_range"
 """The kind of alerts that the three gates judge: the truth is of episodes of volatility, and this detector is made for them."""
 REWARD_RISKS = (0.5, 1.0, 2.5)
 LIVE_SESSIONS = 60
+SYNTHETIC_SESSIONS = 120
 PROBE_TIMEOUT_S = 300
 Say = Callable[[str], None]
 
@@ -137,6 +142,8 @@ class Backtest:
     say: Say
     ledger: Ledger | None = None
     archives: Path | None = None
+    home: Path = Path()
+    tuning_file: Path = TUNING_FILE
     guards: bool = True
     detector: Callable[[Bars, DetectorSettings], Sequence[Alert]] = detect
 
@@ -275,8 +282,8 @@ class Backtest:
                 "gates": {name: gate["verdict"] for name, gate in result["gates"].items()},
                 "bound_to": result["bound_to"],
                 "result": self.result_digest(),
-                "report": self._place(report.html),
-                "folder": self._place(self.folder.path),
+                "report": self.place(report.html),
+                "folder": self.place(self.folder.path),
                 "digest": report.digest,
             },
         )
@@ -289,6 +296,53 @@ class Backtest:
             getattr(self, name)()
         on_step(STEPS[-1])
         return self.report()
+
+    # -- when a gate fails ---------------------------------------------------------------------------------------------
+
+    def tune(self, shard: int = 0, shards: int = 1) -> int:
+        """Try one share of the grid, on every split of the walk-forward; returns how many settings it held."""
+        from comporta.detector.tuning import Workbench, candidates
+        from comporta.detector.tuning import shards as dealt
+
+        plan = self._tuning_plan()
+        mine = dealt(candidates(plan, self.settings), shards)[shard:][:1]
+        bench = Workbench.of(self.bars, self.settings, plan) if mine else None
+        tried = [trial for some in mine for each in some for trial in bench.evaluate(each)] if bench else []
+        self.folder.write(f"trials-{shard}", [trial.to_dict() for trial in tried])
+        return sum(map(len, mine))
+
+    def choose(self) -> dict[str, Any]:
+        """Add up what every share tried: what each split chose, what is left of it out of sample, and the advice."""
+        from comporta.detector.tuning import Trial, splits, tuned
+
+        files = sorted(self.folder.path.glob("trials-*.json"))
+        trials = [Trial.from_dict(each) for file in files for each in self.folder.read(file.stem)]
+        plan = self._tuning_plan()
+        found = tuned(trials, splits(self.truth().sessions, plan), plan, self.settings)
+        told = found.to_dict() | {"tuned_settings": found.tuned_settings.to_mapping()}
+        self.folder.write("tuning", told)
+        kept = ("trials", "decay", "deflated", "candidate", "adopt", "advice")
+        self._record(EventType.BACKTEST_TUNED, "tune", {name: told[name] for name in kept})
+        self.say(told["advice"])
+        return told
+
+    def again(self, on_step: Callable[[str], None] = lambda _: None) -> tuple[Report, str]:
+        """Run once more over the same bars with what tuning chose; its page says that tuning has seen a part of them."""
+        told = self.folder.read("tuning")
+        run_id = f"{self.run_id}-tuned"
+        second = replace(
+            self,
+            settings=DetectorSettings.from_mapping(told["tuned_settings"]),
+            run_id=run_id,
+            folder=RunFolder.make(self.archives or self.folder.path.parents[1], STAGE, run_id, self.started),
+        )
+        second.folder.write("tuning", told)
+        return second.run_all(on_step)
+
+    def _tuning_plan(self) -> Tuning:
+        from comporta.detector.tuning import Tuning
+
+        return Tuning.from_file(self.tuning_file)
 
     # -- what they share ---------------------------------------------------------------------------------------------
 
@@ -334,7 +388,8 @@ class Backtest:
         wins = self._traded(alerts, truth, ratio)[1]
         return {**wins.rate.to_dict(), **wins.to_dict(), "reward_risk": ratio}
 
-    def _place(self, path: Path) -> str:
+    def place(self, path: Path) -> str:
+        """Where a file lies under the archives."""
         return str(path.relative_to(self.archives)) if self.archives else path.name
 
     def _record(self, event_type: EventType, phase: str | None, payload: Mapping[str, Any]) -> None:
@@ -350,6 +405,27 @@ def record(
             event_type=event_type, feature=FEATURE, workflow=STAGE, phase=phase, payload=payload, actor=actor
         )
         ledger.append(f"{STAGE}/{run_id}", [event])
+
+
+def configured_source(
+    settings: Settings,
+    *,
+    file: str | None = None,
+    tz: str | None = None,
+    symbol: str | None = None,
+    adjustment: Adjustment | None = None,
+    synthetic: int = SYNTHETIC_SESSIONS,
+) -> Source:
+    """Where the bars of a run come from: what was asked for, else COMPORTA_BARS, else ``synthetic`` sessions."""
+    path = settings.home / file if file else settings.bars_path
+    if path is None:
+        return Source(synthetic=synthetic)
+    return Source(
+        file=path,
+        tz=tz or settings.bars_tz or None,
+        symbol=symbol or settings.bars_symbol,
+        adjustment=adjustment or settings.bars_adjustment,
+    )
 
 
 @contextmanager
@@ -383,18 +459,10 @@ def open_backtest(
             say=say,
             ledger=ledger,
             archives=settings.archives_path,
+            home=settings.home,
+            tuning_file=settings.home / TUNING_FILE,
             guards=guards,
         )
-
-
-def with_values(settings: DetectorSettings, values: Mapping[str, Any]) -> DetectorSettings:
-    """The settings with some of them changed, by dotted names such as ``range.threshold``."""
-    for name, value in values.items():
-        room, _, field = name.partition(".")
-        if not field or not hasattr(getattr(settings, room, None), field):
-            raise ConfigurationError(f"no detector setting {name}", remedy="Name one of config/detector.yaml, dotted.")
-        settings = replace(settings, **{room: replace(getattr(settings, room), **{field: value})})
-    return settings
 
 
 def _verdict(gates: Verdict, quality: str, *, guarded: bool) -> tuple[str, list[str]]:

@@ -151,9 +151,26 @@ def _capacity(sources: Sources) -> EvidenceItem:
     return _report(sources, "capacity", "STAGE 4, capacity plan", EventType.CAPACITY_PLANNED)
 
 
+def _backtest(sources: Sources) -> EvidenceItem:
+    return _of_detector(sources, "backtest", "Backtest of the detector", EventType.BACKTEST_FINISHED)
+
+
+def _detector_checks(sources: Sources) -> EvidenceItem:
+    return _of_detector(sources, "detector_checks", "Tests, types, coverage", EventType.BACKTEST_VALIDATED)
+
+
+def _of_detector(sources: Sources, name: str, title: str, event_type: EventType) -> EvidenceItem:
+    """The last of its kind: the detector is of no release."""
+    event = next(reversed(sources.ledger.latest(1, event_type=event_type)), None)
+    return _told(event, name, title)
+
+
 def _report(sources: Sources, name: str, title: str, event_type: EventType) -> EvidenceItem:
     """The last report of a stage; where there is none, that is what the digest says."""
-    event = _last(sources, event_type)
+    return _told(_last(sources, event_type), name, title)
+
+
+def _told(event: Event | None, name: str, title: str) -> EvidenceItem:
     if event is None:
         return EvidenceItem(name, title, digest_of({"report": None}), detail="no report")
     payload = event.payload
@@ -179,4 +196,6 @@ _KINDS: Mapping[EvidenceName, Callable[[Sources], EvidenceItem]] = {
     "rollback_proofs": _rollback_proofs,
     "drills": _drills,
     "capacity": _capacity,
+    "backtest": _backtest,
+    "detector_checks": _detector_checks,
 }

@@ -18,7 +18,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Minutes = Annotated[int, Field(gt=0)]
 Hours = Annotated[float, Field(gt=0, le=24 * 366)]
 
-EvidenceName = Literal["scripts", "target", "dry_run", "rollback_proofs", "drills", "capacity"]
+EvidenceName = Literal[
+    "scripts", "target", "dry_run", "rollback_proofs", "drills", "capacity", "backtest", "detector_checks"
+]  # fmt: skip
 Excluded = Literal["author", "trigger"]
 When = Literal[
     "opened",
