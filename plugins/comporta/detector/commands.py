@@ -76,7 +76,12 @@ def backtest(
     with (
         Progress(*columns, console=err, transient=True) as bar,
         open_backtest(
-            load_settings(), source=source, **this_run(), detector=settings_file, guards=not no_guards
+            load_settings(),
+            source=source,
+            **this_run(),
+            detector=settings_file,
+            guards=not no_guards,
+            record="if it answers",
         ) as run,
     ):
         steps = bar.add_task(STEPS[0], total=len(STEPS))

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
@@ -37,7 +37,7 @@ from comporta.detector.sources import read_bars
 from comporta.detector.synthetic import make_synthetic
 from comporta.detector.trades import Trade, trades_of
 from comporta.detector.truth import Episode, Truth, truth_of
-from comporta.errors import ConfigurationError
+from comporta.errors import ConfigurationError, UnreachableServer
 from comporta.ledger import EventType, Ledger, NewEvent
 from comporta.reports.folder import RunFolder
 from comporta.reports.page import Report
@@ -439,16 +439,24 @@ def open_backtest(
     say: Say,
     detector: DetectorSettings | Path | None = None,
     guards: bool = True,
-    record: bool = True,
+    record: Literal["always", "if it answers", "never"] = "always",
 ) -> Iterator[Backtest]:
     """Build a backtest with everything that it talks to; the same ``run_id`` and ``started`` go on with the same run.
 
-    ``detector`` is the settings, or their file; the project's by default. Without a control server nothing is recorded.
+    ``detector`` is the settings, or their file; the project's by default. Without a control server nothing is recorded, nor
+    ``if it answers`` and it does not.
     """
     if not isinstance(detector, DetectorSettings):
         detector = load_detector_settings(detector or settings.home / SETTINGS_FILE)
     with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger(settings.require("control"))) if record and settings.control_dsn else None
+        ledger = None
+        if settings.control_dsn and record != "never":
+            try:
+                ledger = stack.enter_context(Ledger(settings.require("control")))
+            except UnreachableServer as error:
+                if record == "always":
+                    raise
+                say(f"nothing is recorded in the ledger: {error.message}")
         yield Backtest(
             settings=detector,
             source=source,
