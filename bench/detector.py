@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
 
 Floats = NDArray[np.float64]
 Engine = Callable[[argparse.Namespace], dict[str, Any]]
-WINDOW, THRESHOLD, PERIOD, RATIO, TICK = 20, 2.0, 14, 3.5, 5.0
+WINDOW, THRESHOLD, PERIOD, RATIO, TICK = 20, 2.0, 14, 4.0, 5.0
 STOP_FACTOR, REWARD_RISK, MOST_BARS, FEES = 0.5, 2.5, 12, 0.55 / 0.20
 COLUMNS = ("open", "high", "low", "close")
 
