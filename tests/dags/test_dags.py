@@ -34,7 +34,8 @@ def stage2(parsed: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_dag_says_what_it_is_for(parsed: dict[str, Any]) -> None:
     assert set(parsed["dags"]) == {
-        "stage2_dry_run", "stage3_rollback_validation", "stage4_capacity_planning", "daily_sync", "post", "rollout", "rollback",
+        "stage2_dry_run", "stage3_rollback_validation", "stage4_capacity_planning", "capacity_calibration",
+        "daily_sync", "post", "rollout", "rollback",
     }  # fmt: skip
     for dag in parsed["dags"].values():
         assert dag["doc"]

@@ -20,13 +20,15 @@ import yaml
 from comporta.capacity.climber import LadderStopped
 from comporta.capacity.ladder import owed
 from comporta.capacity.model import BEFORE, Forecast, RungResult
-from comporta.capacity.pgbench import LoadFailed, LoadScript, run_load
+from comporta.capacity.pgbench import LoadFailed, WeightedScript, run_load
 from comporta.capacity.runner import FORECAST, CapacityRun, earlier_runs, open_capacity
 from comporta.errors import ConfigurationError
 from comporta.health import hold, release_hold
 from comporta.ledger import EventType, Ledger
 from comporta.local.databases import prepare_control
 from comporta.settings import Settings
+
+pytestmark = pytest.mark.timeout(900)  # the first test waits for a whole stage
 
 PROJECT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -147,7 +149,7 @@ def test_a_run_that_was_killed_goes_on_without_repeating_a_rung(settings: Settin
         "COMPORTA_CONTROL_DSN": settings.require("control"),
         "COMPORTA_ARCHIVES": str(settings.archives_path),
     }
-    command = [sys.executable, "-m", "comporta.cli", "capacity", "--quick", "--json"]
+    command = [sys.executable, "-c", "from comporta.cli import main; main()", "capacity", "--quick", "--json"]
 
     def rungs() -> dict[Path, int]:
         files = settings.archives_path.glob("*/stage4-cli-*/rung-*.json")
@@ -183,6 +185,6 @@ def test_a_load_script_that_cannot_run_is_told_in_pgbench_s_words(settings: Sett
     script.write_text("select * from catalogue.no_such_table;\n", encoding="utf-8")
     with pytest.raises(LoadFailed, match="no_such_table"):
         run_load(
-            settings.require("shadow"), [LoadScript("wrong", script, 1)],
+            settings.require("shadow"), [WeightedScript("wrong", script, 1)],
             clients=1, seconds=1, warm_up_s=0, longest_s=5, seed=1, variables={},
         )  # fmt: skip

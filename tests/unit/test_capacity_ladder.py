@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from comporta.capacity.ladder import Climb, facts_key, owed, rungs_of, stop_reason
 from comporta.capacity.model import Latency, Rung, RungResult, StateFacts
-from comporta.capacity.pgbench import Load, LoadScript, load_of
+from comporta.capacity.pgbench import Load, Pass, WeightedScript, answers_of, load_of
 from comporta.release.capacity import CapacityPlan, LadderPlan
 from comporta.reports.folder import RunFolder
 
@@ -93,7 +93,8 @@ def test_a_ladder_that_does_not_rise_and_a_change_rung_off_the_ladder_are_refuse
 
 def load(**changed: object) -> Load:
     values: dict[str, object] = {
-        "seconds": 1, "transactions": 99, "failed": 0, "latency": NOTHING, "by_transaction": {}, "calls": {}, "cut_off": False,
+        "seconds": 1, "transactions": 99, "failed": 0, "throughput_per_s": 99, "latency": NOTHING,
+        "by_transaction": {}, "calls": {}, "cut_off": False,
     }  # fmt: skip
     return Load(**(values | changed))  # type: ignore[arg-type]
 
@@ -111,7 +112,7 @@ def test_the_ladder_stops_by_the_rules_of_the_plan(seen: Load, said: str | None)
     assert stop_reason(seen, CapacityPlan()) == said
 
 
-SCRIPTS = (LoadScript("read", Path("read.sql"), 3), LoadScript("write", Path("write.sql"), 1))
+SCRIPTS = (WeightedScript("read", Path("read.sql"), 3), WeightedScript("write", Path("write.sql"), 1))
 
 
 def log(*lines: tuple[int, float | str, int, float]) -> pd.DataFrame:
@@ -125,20 +126,39 @@ def log(*lines: tuple[int, float | str, int, float]) -> pd.DataFrame:
     )
 
 
+def seen_in(lines: pd.DataFrame, warm_up_s: float = 0.0, clients: int = 1, aborted: int = 0) -> Load:
+    return load_of([Pass(answers_of(lines, warm_up_s, 1.0), aborted, False)], SCRIPTS, clients, 1.0)
+
+
 def test_what_ended_in_the_warm_up_does_not_count() -> None:
-    seen = load_of(log((0, 500.0, 0, 100.5), (0, 500.0, 0, 101.0), (0, 500.0, 1, 101.5)), SCRIPTS, 1.0, 1.0, 0)
-    assert (seen.transactions, seen.throughput_per_s) == (2, 2)
+    seen = seen_in(log((0, 500.0, 0, 100.5), (0, 500.0, 0, 101.0), (0, 500.0, 1, 101.5)), 1.0)
+    assert seen.transactions == 2
     assert seen.calls == {"read": 1, "write": 1}
 
 
-def test_a_transaction_under_way_at_the_end_counts_for_the_times_and_not_for_the_rate() -> None:
-    seen = load_of(log((0, 100.0, 0, 100.1), (0, 100.0, 0, 100.9), (1, 3000.0, 1, 103.2)), SCRIPTS, 0.0, 1.0, 0)
-    assert seen.transactions == 2
-    assert seen.latency.p99_ms > 2900
+def test_the_rate_is_that_of_the_mix_however_often_chance_drew_a_kind() -> None:
+    """Three reads of 100 ms for each write of 700 ms take 1 s; drawn were one of each, which took 0.8 s."""
+    seen = seen_in(log((0, 100.0, 0, 100.1), (0, 700.0, 1, 100.8), (0, 100.0, 0, 100.9), (0, 100.0, 0, 101.0)))
+    assert seen.latency.mean_ms == 250
+    assert seen.throughput_per_s == pytest.approx(4)
+    twice = seen_in(log((0, 100.0, 0, 100.1), (0, 700.0, 1, 100.8)))
+    assert twice.latency.mean_ms == 250
+    assert twice.throughput_per_s == pytest.approx(0.8 * 4)  # the client was busy for 0.8 s of the second
+
+
+def test_a_percentile_weighs_each_kind_by_the_mix() -> None:
+    """One transaction in four of the mix is a write, though one in three was drawn."""
+    seen = seen_in(log((0, 100.0, 0, 100.1), (0, 200.0, 0, 100.3), (0, 700.0, 1, 101.0)))
+    assert (seen.latency.p50_ms, seen.latency.p95_ms) == (200, 700)
+
+
+def test_a_transaction_under_way_at_the_end_counts_with_all_its_time() -> None:
+    seen = seen_in(log((0, 100.0, 0, 100.1), (0, 100.0, 0, 100.9), (1, 3000.0, 1, 103.2)), clients=2)
+    assert seen.latency.p99_ms == 3000
     assert seen.by_transaction["write"].p50_ms == 3000
 
 
 def test_failed_transactions_are_counted_and_have_no_time() -> None:
-    seen = load_of(log((0, 100.0, 0, 100.1), (0, "deadlock", 1, 100.2)), SCRIPTS, 0.0, 1.0, 1)
+    seen = seen_in(log((0, 100.0, 0, 100.1), (0, "deadlock", 1, 100.2)), aborted=1)
     assert (seen.transactions, seen.failed) == (1, 2)
     assert set(seen.by_transaction) == {"read"}

@@ -81,9 +81,24 @@ CASES: dict[str, tuple[Finding, str, str]] = {
     "a dry run under way": (dry_run_passed([run(None)], SCRIPTS), "no_data", "no finished dry run"),
     "no dry run": (dry_run_passed([], SCRIPTS), "no_data", "no finished dry run"),
     "no capacity plan": (capacity_planned(None), "blocker", "no capacity plan is recorded"),
-    "a capacity plan": (capacity_planned(capacity(digest="d" * 64)), "ok", "planned on 2026-11-24"),
+    "a capacity plan": (
+        capacity_planned(capacity(digest="d" * 64, verdict="warn")),
+        "ok",
+        "verdict warn, planned on 2026-11-24",
+    ),
+    "a capacity plan without a verdict": (capacity_planned(capacity(digest="d")), "blocker", "has no verdict"),
     "a capacity plan without evidence": (capacity_planned(capacity()), "blocker", "has no digest"),
-    "a capacity plan that says stop": (capacity_planned(capacity(digest="d", verdict="stop")), "blocker", "says stop"),
+    "a capacity plan that says stop": (
+        capacity_planned(
+            capacity(
+                digest="d",
+                verdict="stop",
+                answers=[{"question": "p95", "verdict": "not_met"}, {"question": "disk_full", "verdict": "met"}],
+            )
+        ),
+        "blocker",
+        "says stop: not met today: p95",
+    ),
     "drills met": (
         drills_passed([LastDrillOf("target", NOW - DAY, "met"), LastDrillOf("shadow", NOW - 2 * DAY, "met")], NOW),
         "ok",

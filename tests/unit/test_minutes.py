@@ -12,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from comporta.capacity.execution_plan import execution_plan
 from comporta.gates import EvidenceItem, Gate, Need, Policy
 from comporta.gates.gate import Missing, State, Vote
 from comporta.gates.policy import GatesFile, load_policy
 from comporta.ledger import Event
+from comporta.release.model import load_release
 from comporta.reports.folder import RunFolder
 from comporta.settings import project_root
 from comporta.sync import minutes, page
@@ -206,6 +208,31 @@ def test_the_verdict_is_a_pass_only_when_nothing_is_in_the_way_and_all_was_decid
     sync = SYNC if blockers else replace(SYNC, blockers=())
     gates = [gate(number, name, state) for number, name in enumerate(FILE.daily_sync.gates, start=10)]
     assert minutes.compose("minutes", sync, gates, FILE, title="T", date="d")["verdict"] == verdict
+
+
+PLAN = execution_plan(load_release(project_root() / "config" / "release.yaml", project_root() / "sql"))
+
+
+@pytest.mark.parametrize(
+    ("state", "attached"),
+    [(None, True), ("open", True), ("expired", True), ("go", False), ("no_go", False)],
+    ids=["not put", "open", "expired", "go", "no-go"],
+)
+def test_the_execution_plan_of_stage_4_is_attached_until_its_gate_is_decided(
+    state: State | None, attached: bool
+) -> None:
+    gates = [gate(9, "stage4", state)] if state else []
+    data = minutes.compose("minutes", SYNC, gates, FILE, title="T", date="d", plan=PLAN)
+    assert bool(data["execution_plan"]) is attached
+    assert bool(minutes.for_mail(data)["execution_plan"]) is attached
+
+
+def test_the_page_of_a_sync_shows_the_stop_rules_of_stage_4(tmp_path: Path) -> None:
+    data = minutes.compose("agenda", SYNC, (), FILE, title="T", date="d", plan=PLAN)
+    written = page.write(RunFolder.make(tmp_path, "daily_sync", "run1", AT), data, AT)
+    shown = written.html.read_text(encoding="utf-8")
+    assert '<h2 id="stage4">STAGE 4, execution plan</h2>' in shown
+    assert "no higher rung of a state and size once p95 is above 5000 ms" in shown
 
 
 def test_of_a_gate_that_asked_again_only_the_newest_is_told() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from comporta.capacity.ladder import Climb, facts_key, stop_reason
 from comporta.capacity.measures.clone import grow, load_variables, make_steady, wal_position
 from comporta.capacity.measures.state import state_facts
 from comporta.capacity.model import BEFORE, Mix, Rung, RungResult
-from comporta.capacity.pgbench import LoadScript, run_load
+from comporta.capacity.pgbench import WeightedScript, run_load
 from comporta.errors import ComportaError
 from comporta.postgres.connection import connect
 from comporta.postgres.execution import run_script
@@ -36,7 +37,7 @@ class Climber:
     release: Release
     images: Images
     growth: Script
-    scripts: tuple[LoadScript, ...]
+    scripts: tuple[WeightedScript, ...]
     owner: str
     breaker: Breaker
     say: Say
@@ -140,8 +141,10 @@ class Climber:
         return result
 
 
-def load_scripts(scripts: Mapping[str, Script], mix: Mix) -> tuple[LoadScript, ...]:
-    """The scripts of the mix with their weights; those that nobody calls stay out."""
+def weighted(folder: Path, mix: Mix) -> tuple[WeightedScript, ...]:
+    """The scripts of the mix in ``folder`` with their weights; those that nobody calls stay out."""
     return tuple(
-        LoadScript(each.name, scripts[each.name].path, each.weight) for each in mix.transactions if each.weight > 0
+        WeightedScript(each.name, folder / f"{each.name}.sql", each.weight)
+        for each in mix.transactions
+        if each.weight > 0
     )

@@ -120,6 +120,7 @@ def calibrate(as_json: AsJson = False) -> None:
     for item in made.items:
         table.add_row(*item.cells())
     out.print(table)
+    err.print(made.sentence, soft_wrap=True)
 
 
 def _last_run() -> EarlierRun:

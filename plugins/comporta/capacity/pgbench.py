@@ -15,13 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from comporta.capacity.model import Latency
 from comporta.errors import ComportaError
 from comporta.postgres.tools import client_program
 
+PASSES, ENOUGH = 3, 3  # a rung is run again while a kind was drawn less than so often
 WEIGHTS = 10_000  # pgbench takes whole numbers: the finest share is one in so many
 _COLUMNS = ["client", "number", "time_us", "script", "epoch_s", "epoch_us"]
 
@@ -31,7 +34,7 @@ class LoadFailed(ComportaError):
 
 
 @dataclass(frozen=True)
-class LoadScript:
+class WeightedScript:
     """One kind of transaction: its name, its pgbench script, its weight in the mix (any positive number)."""
 
     name: str
@@ -41,25 +44,34 @@ class LoadScript:
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of pgbench showed, without its warm-up. ``cut_off`` is True when it had to be ended."""
+    """What a rung showed, without its warm-up. ``cut_off`` is True when it had to be ended.
+
+    Rate and times are those of the mix itself: each kind of transaction counts by its weight, however often chance drew it. A kind
+    that is rare and slow would otherwise make two rungs of the same server differ by a third.
+    """
 
     seconds: float
     transactions: int
     failed: int
+    throughput_per_s: float
     latency: Latency
     by_transaction: Mapping[str, Latency]
     calls: Mapping[str, int]
     cut_off: bool
 
-    @property
-    def throughput_per_s(self) -> float:
-        """Transactions that were answered, per second."""
-        return self.transactions / self.seconds if self.seconds else 0.0
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of pgbench: ``answers`` has script, ms (NaN: failed) and the seconds of it that lie in the window."""
+
+    answers: pd.DataFrame
+    aborted: int
+    cut_off: bool
 
 
 def run_load(
     dsn: str,
-    scripts: Sequence[LoadScript],
+    scripts: Sequence[WeightedScript],
     *,
     clients: int,
     seconds: float,
@@ -68,11 +80,30 @@ def run_load(
     seed: int,
     variables: Mapping[str, int],
 ) -> Load:
-    """Let ``clients`` work for ``warm_up_s`` + ``seconds``; what ended in the warm-up does not count.
+    """Let ``clients`` work for ``warm_up_s`` + ``seconds``, and again where a kind was hardly drawn, three times at most.
 
     A statement that takes longer than ``longest_s`` is cancelled and its transaction counted as failed. ``variables`` are what
     the scripts read besides their own. Raises LoadFailed when nothing was answered at all.
     """
+    passes: list[Pass] = []
+    while len(passes) < PASSES:
+        passes.append(_pass(dsn, scripts, clients, seconds, warm_up_s, longest_s, seed + len(passes), variables))
+        drawn = pd.concat([each.answers["script"] for each in passes]).value_counts()
+        if passes[-1].cut_off or passes[-1].aborted or all(drawn.get(n, 0) >= ENOUGH for n in range(len(scripts))):
+            break
+    return load_of(passes, scripts, clients, seconds)
+
+
+def _pass(
+    dsn: str,
+    scripts: Sequence[WeightedScript],
+    clients: int,
+    seconds: float,
+    warm_up_s: float,
+    longest_s: float,
+    seed: int,
+    variables: Mapping[str, int],
+) -> Pass:
     with tempfile.TemporaryDirectory(prefix="comporta-load-") as folder:
         command, environment = _command(dsn, scripts, clients, seconds + warm_up_s, longest_s, seed, variables, folder)
         # The clients' own run, twice the longest statement for those under way at its end, and room to connect.
@@ -82,7 +113,7 @@ def run_load(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
@@ -102,12 +133,12 @@ def run_load(
             + (" ".join(errors.split())[-600:] or "no message"),
             remedy="Run the load script that it names by hand on a clone: its statements must work before and after the release.",
         )
-    return load_of(log, scripts, warm_up_s, seconds, len(_aborted(errors)), cut_off=cut_off)
+    return Pass(answers_of(log, warm_up_s, seconds), len(_aborted(errors)), cut_off)
 
 
 def _command(
     dsn: str,
-    scripts: Sequence[LoadScript],
+    scripts: Sequence[WeightedScript],
     clients: int,
     whole_s: float,
     longest_s: float,
@@ -147,41 +178,50 @@ def _read_log(folder: Path) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(whole), sep=" ", names=_COLUMNS, usecols=range(len(_COLUMNS)))
 
 
-def load_of(
-    log: pd.DataFrame,
-    scripts: Sequence[LoadScript],
-    warm_up_s: float,
-    seconds: float,
-    aborted: int,
-    *,
-    cut_off: bool = False,
-) -> Load:
-    """What the lines of pgbench's log say; times in them are us, ``aborted`` clients left no line of their last transaction."""
+def answers_of(log: pd.DataFrame, warm_up_s: float, seconds: float) -> pd.DataFrame:
+    """The transactions that ended after the warm-up, from the lines of pgbench's log (us).
+
+    What was under way at the end of the window counts too, with the part that lies in it: dropping the long ones would flatter.
+    """
     ended = log["epoch_s"] + log["epoch_us"] / 1e6
-    took = pd.to_numeric(log["time_us"], errors="coerce") / 1000  # ms; NaN: failed
-    begun = float((ended - took.fillna(0) / 1000).min()) + warm_up_s
-    # The rate is of what ended in the window. The times are also of what was under way at its end: dropping the long ones would
-    # flatter the percentiles.
-    counted = ended >= begun
-    good = counted & took.notna()
-    answered = int((good & (ended <= begun + seconds)).sum())
-    by_script = {scripts[int(number)].name: times for number, times in took[good].groupby(log.loc[good, "script"])}
+    took = pd.to_numeric(log["time_us"], errors="coerce") / 1000
+    begun = ended - took.fillna(0) / 1000
+    opens = float(begun.min()) + warm_up_s
+    inside = np.minimum(ended, opens + seconds) - np.maximum(begun, opens)
+    answers = pd.DataFrame({"script": log["script"], "ms": took, "inside_s": inside.clip(lower=0)})
+    return answers[ended >= opens]
+
+
+def load_of(passes: Sequence[Pass], scripts: Sequence[WeightedScript], clients: int, seconds: float) -> Load:
+    """What the passes add up to. With think time 0, rate = clients x their busy share / mean time of the mix (Little's law)."""
+    every = pd.concat([each.answers for each in passes])
+    good = every[every["ms"].notna()]
+    kinds = {scripts[int(number)]: times for number, times in good.groupby("script")["ms"]}
+    whole = sum(script.weight for script in kinds)
+    weights = good["script"].map(
+        {n: script.weight / whole / len(kinds[script]) for n, script in enumerate(scripts) if script in kinds}
+    )
+    latency = _latency(good["ms"], weights)
+    busy = min(1.0, float(good["inside_s"].sum()) / (clients * seconds * len(passes)))
     return Load(
-        seconds=seconds,
-        transactions=answered,
-        failed=int((counted & took.isna()).sum()) + aborted,
-        latency=_latency(took[good]),
-        by_transaction={name: _latency(times) for name, times in by_script.items()},
-        calls={name: len(times) for name, times in by_script.items()},
-        cut_off=cut_off,
+        seconds=seconds * len(passes),
+        transactions=len(good),
+        failed=int(every["ms"].isna().sum()) + sum(each.aborted for each in passes),
+        throughput_per_s=clients * busy / latency.mean_ms * 1000 if latency.mean_ms else 0.0,
+        latency=latency,
+        by_transaction={script.name: _latency(times, np.ones(len(times))) for script, times in kinds.items()},
+        calls={script.name: len(times) for script, times in kinds.items()},
+        cut_off=any(each.cut_off for each in passes),
     )
 
 
-def _latency(times_ms: pd.Series[float]) -> Latency:
+def _latency(times_ms: pd.Series[float], weights: pd.Series[float] | NDArray[np.float64]) -> Latency:
     if times_ms.empty:
         return Latency(mean_ms=0.0, p50_ms=0.0, p95_ms=0.0, p99_ms=0.0)
-    p50, p95, p99 = (round(float(value), 4) for value in times_ms.quantile([0.5, 0.95, 0.99]))
-    return Latency(mean_ms=round(float(times_ms.mean()), 4), p50_ms=p50, p95_ms=p95, p99_ms=p99)
+    values, shares = times_ms.to_numpy(), np.asarray(weights)
+    p50, p95, p99 = np.quantile(values, [0.5, 0.95, 0.99], weights=shares, method="inverted_cdf")
+    mean = float(np.average(values, weights=shares))
+    return Latency(mean_ms=round(mean, 4), p50_ms=round(p50, 4), p95_ms=round(p95, 4), p99_ms=round(p99, 4))
 
 
 def _aborted(errors: str) -> set[str]:

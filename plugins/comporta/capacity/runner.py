@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from comporta.capacity.calibration import last_calibration
-from comporta.capacity.climber import Climber, load_scripts
+from comporta.capacity.climber import Climber, weighted
 from comporta.capacity.forecast import forecast
 from comporta.capacity.ladder import Climb, owed, states_of
 from comporta.capacity.measures.mix import recorded_mix
 from comporta.capacity.measures.target import target_facts
 from comporta.capacity.model import Forecast, Measured, Mix, RungResult, Scenario, TargetFacts
 from comporta.capacity.models import Fitted, fit
-from comporta.capacity.report import write_capacity_report
+from comporta.capacity.report import as_answers, write_capacity_report
 from comporta.errors import ConfigurationError
-from comporta.health import ensure_baseline, look, monitoring
+from comporta.health import BreakerBook, ensure_baseline, look, monitoring
 from comporta.ledger import EventType, Ledger, NewEvent
 from comporta.postgres.connection import describe
 from comporta.postgres.script import Script
@@ -93,11 +93,19 @@ class CapacityRun:
             every = owed(self.ladder, states_of(self.release))
             self._record(EventType.CAPACITY_STARTED, None, {**begun, "rungs": len(every)})
         if not self.folder.has(MIX):
-            mix = recorded_mix(self.target_dsn, self.settings.home / "sql" / "capacity" / "load", self.plan.shares)
+            folder = self.settings.home / "sql" / "capacity" / "load"
+            mix = recorded_mix(self.target_dsn, folder, self.plan.shares, own_queries=self._own_queries)
             self.folder.write(MIX, mix.to_dict())
             self.say(_of_the_mix(mix))
         if not self.folder.has(TARGET):
-            self.folder.write(TARGET, target_facts(self.target_dsn, self.shadow_dsn, self.plan).to_dict())
+            facts = target_facts(
+                self.target_dsn,
+                self.shadow_dsn,
+                self.plan,
+                own_queries=self._own_queries,
+                connections_seen=self._connections_seen(),
+            )
+            self.folder.write(TARGET, facts.to_dict())
         ensure_baseline(self.settings, self.release, actor=self.actor, say=self.say)
         with self._lease():
             self._ensure_golden(shadow)
@@ -117,13 +125,12 @@ class CapacityRun:
     def climber(self, shadow: Shadow, size: float) -> Climber:
         """What brings a clone on ``shadow`` to the states of a size; the load is that which ``prepare`` found."""
         sql = self.settings.home / "sql" / "capacity"
-        scripts = {file.stem: Script.read(file) for file in sorted((sql / "load").glob("*.sql"))}
         return Climber(
             climb=self.climb,
             release=self.release,
             images=Images(shadow, self.release.support),
             growth=Script.read(sql / "grow.sql"),
-            scripts=load_scripts(scripts, Mix.from_dict(self.folder.read(MIX))),
+            scripts=weighted(sql / "load", Mix.from_dict(self.folder.read(MIX))),
             owner=f"{STAGE}/{self.run_id}/{size:g}x",
             breaker=self._breaker,
             say=self.say,
@@ -174,16 +181,7 @@ class CapacityRun:
             "folder": str(self.folder.path.relative_to(self.settings.archives_path)),
             "quick": self.quick,
             "rungs": len(measured.rungs),
-            "answers": [
-                {
-                    "question": answer.question,
-                    "subject": answer.subject,
-                    "state": answer.state,
-                    "verdict": answer.verdict,
-                    "date": answer.date.isoformat() if answer.date else None,
-                }
-                for answer in made.answers
-            ],
+            "answers": as_answers(made),
         }
         self._record(EventType.CAPACITY_PLANNED, None, payload)
         self.folder.write(FINISHED, {"verdict": verdict, "digest": report.digest})
@@ -226,6 +224,16 @@ class CapacityRun:
         if not shadow.has_golden() or (not self.climb.results() and self._is_other(shadow)) or self.fresh_clone:
             self.fresh_clone = False
             shadow.copy_target(self.say)
+
+    @property
+    def _own_queries(self) -> tuple[str, ...]:
+        """What Comporta itself sends to the target under an application's role."""
+        return (*self.release.canaries.values(), *self.release.dry_run.queries.values())
+
+    def _connections_seen(self) -> list[int]:
+        with BreakerBook(self.settings.require("control")) as book:
+            samples = book.samples(self.release.name)
+        return [int(each.detail["used"]) for each in samples if each.breaker == "connections" and "used" in each.detail]
 
     def _is_other(self, shadow: Shadow) -> bool:
         """True when the golden copy is of another schema than the target has now. A run under way keeps the copy it began on."""
@@ -275,7 +283,14 @@ def run_identity(release: Release, ladder: LadderPlan, target_dsn: str) -> str:
     """What a run that was cut short must have in common with the one that goes on: scripts, ladder, target."""
     scripts = {change.name: change.digests["apply"] for change in release.changes}
     support = [script.sha256 for script in release.support]
-    return digest_of([scripts, support, ladder.model_dump(mode="json"), describe(target_dsn)])
+    return digest_of(
+        {
+            "scripts": scripts,
+            "support": support,
+            "ladder": ladder.model_dump(mode="json"),
+            "target": describe(target_dsn),
+        }
+    )
 
 
 def _of_the_mix(mix: Mix) -> str:

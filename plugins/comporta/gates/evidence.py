@@ -147,6 +147,10 @@ def _drills(sources: Sources) -> EvidenceItem:
     return EvidenceItem("drills", "Failover drills", digest_of({"drills": verdicts}), detail=told)
 
 
+def _capacity(sources: Sources) -> EvidenceItem:
+    return _report(sources, "capacity", "STAGE 4, capacity plan", EventType.CAPACITY_PLANNED)
+
+
 def _report(sources: Sources, name: str, title: str, event_type: EventType) -> EvidenceItem:
     """The last report of a stage; where there is none, that is what the digest says."""
     event = _last(sources, event_type)
@@ -174,4 +178,5 @@ _KINDS: Mapping[EvidenceName, Callable[[Sources], EvidenceItem]] = {
     "dry_run": _dry_run,
     "rollback_proofs": _rollback_proofs,
     "drills": _drills,
+    "capacity": _capacity,
 }

@@ -18,7 +18,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Minutes = Annotated[int, Field(gt=0)]
 Hours = Annotated[float, Field(gt=0, le=24 * 366)]
 
-EvidenceName = Literal["scripts", "target", "dry_run", "rollback_proofs", "drills"]
+EvidenceName = Literal["scripts", "target", "dry_run", "rollback_proofs", "drills", "capacity"]
 Excluded = Literal["author", "trigger"]
 When = Literal[
     "opened",

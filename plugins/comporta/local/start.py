@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from comporta.demo.load import CatalogueDiffers, CatalogueUnfinished
+from comporta.demo.use import record_use
 from comporta.errors import ComportaError
 from comporta.gates.policy import load_policy
 from comporta.health import ensure_baseline
@@ -260,6 +261,15 @@ class Starter:
         if not summary.already_there:
             size = f"{summary.size_bytes / 2**20:,.0f} MiB"
             self.console.print(f"demo catalogue loaded: {summary.rows:,} geometries, {size}")
+            self._record_use(target)
+
+    def _record_use(self, target: str) -> None:
+        """Some seconds of use, so that the server knows the query mix that STAGE 4 plans with."""
+        try:
+            operations = record_use(target)
+            self.console.print(f"demo catalogue in use: {operations} operations recorded")
+        except ComportaError as error:
+            self.console.print(f"[yellow]no use recorded:[/] {error.message}")
 
     def _start_airflow(self, values: Mapping[str, str]) -> Airflow:
         airflow = Airflow(values["AIRFLOW__API__BASE_URL"])

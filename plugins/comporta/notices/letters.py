@@ -99,6 +99,7 @@ def about_minutes(event: Event, pages: Pages) -> Letter:
         ("Blockers", tuple(f"{each['owner']}: {each['what']} ({each['age']})" for each in blockers)),
         ("Decisions", tuple(f"{each['name']}: {each['word']}{_said(each)}" for each in decisions)),
         ("Next", tuple(f"{each['who']}: {each['what']}" for each in minutes.get("actions", ()))),
+        ("STAGE 4, to be decided", tuple(minutes.get("execution_plan", ()))),
     )
     return Content(
         subject=f"[Comporta] Daily sync {minutes.get('date', '')}: {count}; {said}",

@@ -155,6 +155,7 @@ def write_minutes() -> ReportOperator:
 
 
 def _write(kind: Literal["agenda", "minutes"]) -> str:
+    from comporta.capacity.execution_plan import execution_plan
     from comporta.gates.book import GateBook
     from comporta.reports.folder import RunFolder
     from comporta.reports.page import digest_of
@@ -164,7 +165,15 @@ def _write(kind: Literal["agenda", "minutes"]) -> str:
     with _run() as run, GateBook(run.settings.require("control")) as book:
         sync = record.read(run.ledger, run.run_id)
         gates = book.list(asker_prefix=f"{record.WORKFLOW}/{run.run_id}/")
-        data = minutes.compose(kind, sync, gates, run.file, title=run.release.title, date=f"{run.started:%Y-%m-%d}")
+        data = minutes.compose(
+            kind,
+            sync,
+            gates,
+            run.file,
+            title=run.release.title,
+            date=f"{run.started:%Y-%m-%d}",
+            plan=execution_plan(run.release),
+        )
         folder = RunFolder.make(run.settings.archives_path, record.WORKFLOW, run.run_id, run.started)
         written = page.write(folder, data, record.now(run.ledger))
         report = str(written.html.relative_to(run.settings.archives_path))

@@ -27,8 +27,8 @@ class LadderPlan(Strict):
     ``each_change_sizes``, which tells what each change buys.
     """
 
-    clients: tuple[Clients, ...] = Field((1, 2, 4, 8, 16), min_length=1)
-    sizes: tuple[Size, ...] = Field((1, 2, 4), min_length=1)
+    clients: tuple[Clients, ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
+    sizes: tuple[Size, ...] = Field(default=(1, 2, 4), min_length=1)
     seconds: Annotated[float, Field(gt=0, le=3600)] = 4.0
     warm_up_s: Annotated[float, Field(ge=0, le=600)] = 1.0
     rounds: Annotated[int, Field(ge=1, le=20)] = 2

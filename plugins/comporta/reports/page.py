@@ -25,6 +25,7 @@ COLOURS = {
     "write": "#d07a2d",
 }
 _CONFIG = {"displayModeBar": False, "responsive": True}
+_BELOW = {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "font": {"size": 12}}
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,15 @@ def plot(figure: go.Figure, height: int = 360) -> Markup:
     return Markup(drawn)  # noqa: S704 - plotly escapes what it embeds
 
 
-def plot_when_seen(figure: go.Figure, height: int = 360) -> Markup:
-    """As ``plot``, drawn once it comes into view: a page may hold dozens in closed sections and still open at once."""
-    drawn = _styled(figure, height).to_json()
+def plot_when_seen(figure: go.Figure, height: int = 360, *, legend_below: bool = False) -> Markup:
+    """As ``plot``, drawn once it comes into view: a page may hold dozens in closed sections and still open at once.
+
+    A legend of several lines pushes the plot down on a narrow page; with ``legend_below`` it stands under the axis instead.
+    """
+    styled = _styled(figure, height)
+    if legend_below:
+        styled.update_layout(legend=_BELOW, margin={"t": 16, "r": 12, "l": 56})
+    drawn = styled.to_json()
     box = (
         f'<div class="when-seen" style="min-height: {height}px"><script type="application/json">{drawn}</script></div>'
     )

@@ -24,7 +24,6 @@ from comporta.sync.model import Answer, Blocker, Finding, Item, ItemState
 from comporta.validation.validity import ProofStatus, validity_now
 
 DRILLS_HOLD = timedelta(days=7)
-CAPACITY_PLANNED = "capacity_planned"
 OF_A_SYNC = frozenset({"dependencies_closed"})
 """Items whose result depends on the sync that asks."""
 _RUNS_LOOKED_AT = 50
@@ -86,16 +85,27 @@ def dry_run_passed(runs: Sequence[DryRun], scripts: Mapping[str, Mapping[str, st
 
 
 def capacity_planned(event: Event | None) -> Finding:
-    """A capacity plan of this release is recorded."""
+    """A capacity plan of this release is recorded, and no objective fails today with the release."""
     if event is None:
         return Finding("blocker", "no capacity plan is recorded")
     report, digest = event.payload.get("report"), event.payload.get("digest")
+    when = f"{event.timestamp.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if not digest:
-        return Finding("blocker", f"the capacity plan of {event.timestamp:%Y-%m-%d} has no digest")
-    evidence = EvidenceItem("capacity", "STAGE 4, capacity plan", str(digest), report)
-    if event.payload.get("verdict") == "stop":
-        return Finding("blocker", f"the capacity plan of {event.timestamp:%Y-%m-%d} says stop", evidence)
-    return Finding("ok", f"planned on {event.timestamp.astimezone(UTC):%Y-%m-%d %H:%M} UTC", evidence)
+        return Finding("blocker", f"the capacity plan of {when} has no digest")
+    verdict = event.payload.get("verdict")
+    evidence = EvidenceItem("capacity", "STAGE 4, capacity plan", str(digest), report, f"verdict {verdict}")
+    if verdict == "stop":
+        failing = _failing(event.payload.get("answers") or ())
+        return Finding(
+            "blocker", f"the capacity plan of {when} says stop{failing and f': not met today: {failing}'}", evidence
+        )
+    if verdict not in ("pass", "warn"):
+        return Finding("blocker", f"the capacity plan of {when} has no verdict", evidence)
+    return Finding("ok", f"verdict {verdict}, planned on {when}", evidence)
+
+
+def _failing(answers: Sequence[Mapping[str, Any]]) -> str:
+    return _few(list(dict.fromkeys(str(each.get("question")) for each in answers if each.get("verdict") == "not_met")))
 
 
 @dataclass(frozen=True)
@@ -261,7 +271,7 @@ class Facts:
                 return ended.timestamp - began.timestamp
         return None
 
-    def last(self, event_type: str) -> Event | None:
+    def last(self, event_type: EventType) -> Event | None:
         """The last event of a type about this release."""
         found = self._of_release(event_type)
         return found[-1] if found else None
@@ -274,6 +284,7 @@ class Facts:
 _STAGES = {
     "dry run": (EventType.DRY_RUN_STARTED, EventType.DRY_RUN_FINISHED),
     "rollback proofs": (EventType.VALIDATION_STARTED, EventType.VALIDATION_FINISHED),
+    "capacity plan": (EventType.CAPACITY_STARTED, EventType.CAPACITY_PLANNED),
 }
 
 
@@ -299,7 +310,7 @@ def _as_dry_run(began: Event, ended: Event | None) -> DryRun:
 
 
 def _capacity(facts: Facts) -> Finding:
-    return capacity_planned(facts.last(CAPACITY_PLANNED))
+    return capacity_planned(facts.last(EventType.CAPACITY_PLANNED))
 
 
 def _drills(facts: Facts) -> Finding:

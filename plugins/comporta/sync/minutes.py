@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from comporta.capacity.execution_plan import ExecutionPlan
 from comporta.gates import Gate
 from comporta.gates.policy import GatesFile
 from comporta.sync.model import Blocker
@@ -14,13 +15,25 @@ from comporta.sync.record import Sync
 
 Kind = Literal["agenda", "minutes"]
 NOT_PUT = "not put"
+PLANNED_GATE = "stage4"
+"""The gate that the execution plan is attached to, for as long as it is not decided."""
 _DAY_S = 86_400
 
 
-def compose(kind: Kind, sync: Sync, gates: Sequence[Gate], file: GatesFile, *, title: str, date: str) -> dict[str, Any]:
+def compose(
+    kind: Kind,
+    sync: Sync,
+    gates: Sequence[Gate],
+    file: GatesFile,
+    *,
+    title: str,
+    date: str,
+    plan: ExecutionPlan | None = None,
+) -> dict[str, Any]:
     """The data of the page. It holds no time of writing: the same facts give the same minutes, which nobody gets twice.
 
-    ``gates`` are those that this run's tasks opened, newest first; withdrawn ones are left out.
+    ``gates`` are those that this run's tasks opened, newest first; withdrawn ones are left out. ``plan`` is what the gate of
+    STAGE 4 asks about; it is attached while that gate is not decided.
     """
     standing = _newest_of_each_asker(gates)
     readiness = [_readiness(answer.as_json() | {"word": answer.word}, standing, file) for answer in sync.answers]
@@ -41,6 +54,7 @@ def compose(kind: Kind, sync: Sync, gates: Sequence[Gate], file: GatesFile, *, t
         "checklist": [dict(each) for each in sync.items],
         "blockers": blockers,
         "decisions": decisions,
+        "execution_plan": plan.as_json() if plan and _undecided(decisions) else None,
     }
     actions = [{"who": who, "what": what} for who, what in _actions(kind, data)]
     return data | {"actions": actions, "verdict": _verdict(data), "sentence": _sentence(kind, data)}
@@ -57,7 +71,22 @@ def for_mail(data: Mapping[str, Any]) -> dict[str, Any]:
     brief = {
         table: [{name: row.get(name) for name in names} for row in data.get(table, ())] for table, names in rows.items()
     }
-    return {name: data.get(name) for name in ("date", "run_id", "sentence", "verdict")} | brief
+    named = {name: data.get(name) for name in ("date", "run_id", "sentence", "verdict")}
+    return named | brief | {"execution_plan": _planned(data)}
+
+
+def _undecided(decisions: Sequence[Mapping[str, Any]]) -> bool:
+    return any(each["name"] == PLANNED_GATE and each["state"] not in ("go", "no_go") for each in decisions)
+
+
+def _planned(data: Mapping[str, Any]) -> list[str]:
+    """The execution plan in a few lines; none where it is not attached."""
+    plan = data.get("execution_plan")
+    if not plan:
+        return []
+    ladder = ", ".join(f"{name}: {value}" for name, value in plan["ladder"] if not name.startswith("after each"))
+    owners = ", ".join(f"{who} {what}" for who, what in plan["owners"])
+    return [ladder, f"{plan['days']:g} day(s); {owners}", *(f"stops: {rule}" for rule in plan["stop_rules"])]
 
 
 def _newest_of_each_asker(gates: Sequence[Gate]) -> list[Gate]:

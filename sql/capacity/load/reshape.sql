@@ -6,10 +6,10 @@
 -- Each client changes rows of its own, as those who edit share the work: two never wait for one row, up to 64 clients.
 \set id :low + 64 * random(0, (:high - :low - 63) / 64) + mod(:client_id, 64)
 -- Half of the rows lie in Brazil, the others along the coasts and borders of the world.
-\set home random(0, 1)
+\set far random(0, 1)
 \set abroad random(1, 16)
-\set x case when :home = 1 then random(-690, -400) / 10.0 when :abroad = 1 then -64.2 when :abroad = 2 then -71.5 when :abroad = 3 then -75.6 when :abroad = 4 then -99.1 when :abroad = 5 then -95.7 when :abroad = 6 then -106.3 when :abroad = 7 then 13.4 when :abroad = 8 then 25.5 when :abroad = 9 then 17.9 when :abroad = 10 then 37.9 when :abroad = 11 then 96.7 when :abroad = 12 then 78.9 when :abroad = 13 then 104.2 when :abroad = 14 then 117.3 when :abroad = 15 then 134.5 else 172.0 end + random(-150, 150) / 100.0
-\set y case when :home = 1 then random(-290, 10) / 10.0 when :abroad = 1 then -31.4 when :abroad = 2 then -38.7 when :abroad = 3 then 4.6 when :abroad = 4 then 19.4 when :abroad = 5 then 37.1 when :abroad = 6 then 56.1 when :abroad = 7 then 47.5 when :abroad = 8 then 62.5 when :abroad = 9 then -12.3 when :abroad = 10 then 0.5 when :abroad = 11 then 61.0 when :abroad = 12 then 21.0 when :abroad = 13 then 35.9 when :abroad = 14 then -1.0 when :abroad = 15 then -25.7 else -41.5 end + random(-150, 150) / 100.0
+\set x case when :far = 0 then random(-690, -400) / 10.0 when :abroad = 1 then -64.2 when :abroad = 2 then -71.5 when :abroad = 3 then -75.6 when :abroad = 4 then -99.1 when :abroad = 5 then -95.7 when :abroad = 6 then -106.3 when :abroad = 7 then 13.4 when :abroad = 8 then 25.5 when :abroad = 9 then 17.9 when :abroad = 10 then 37.9 when :abroad = 11 then 96.7 when :abroad = 12 then 78.9 when :abroad = 13 then 104.2 when :abroad = 14 then 117.3 when :abroad = 15 then 134.5 else 172.0 end + random(-150, 150) / 100.0
+\set y case when :far = 0 then random(-290, 10) / 10.0 when :abroad = 1 then -31.4 when :abroad = 2 then -38.7 when :abroad = 3 then 4.6 when :abroad = 4 then 19.4 when :abroad = 5 then 37.1 when :abroad = 6 then 56.1 when :abroad = 7 then 47.5 when :abroad = 8 then 62.5 when :abroad = 9 then -12.3 when :abroad = 10 then 0.5 when :abroad = 11 then 61.0 when :abroad = 12 then 21.0 when :abroad = 13 then 35.9 when :abroad = 14 then -1.0 when :abroad = 15 then -25.7 else -41.5 end + random(-150, 150) / 100.0
 -- A star of 24 corners around the place: always valid.
 \set size random(50, 250) / 10000.0
 \set x0 :x + 0.6944 * :size

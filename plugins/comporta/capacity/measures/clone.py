@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from psycopg import sql
 
+from comporta.capacity.measures.transaction import BEGINNING
 from comporta.postgres.connection import connect
 from comporta.postgres.execution import run_script
 from comporta.postgres.script import Script
@@ -28,7 +29,7 @@ def make_steady(dsn: str) -> None:
 
 
 def load_variables(dsn: str, history: Mapping[str, str]) -> tuple[dict[str, int], int]:
-    """What the load scripts draw from, ``low`` and ``high``: the ids of ``history``'s first table; and the rows of all."""
+    """What the load scripts begin with, and the rows of all tables: ``low`` and ``high`` are the ids of ``history``'s first."""
     tables = [sql.Identifier(*name.split(".")) for name in history]
     with connect(dsn, name=_NAME) as conn:
         ends = conn.execute(
@@ -36,7 +37,7 @@ def load_variables(dsn: str, history: Mapping[str, str]) -> tuple[dict[str, int]
         ).fetchone()
         counts = [conn.execute(sql.SQL("select count(*) from {}").format(table)).fetchone() for table in tables]
     low, high = ends or (0, 0)
-    return {"low": low, "high": high}, sum(count[0] for count in counts if count)
+    return {**BEGINNING, "low": low, "high": high}, sum(count[0] for count in counts if count)
 
 
 def wal_position(dsn: str) -> int:

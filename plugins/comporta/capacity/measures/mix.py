@@ -18,8 +18,8 @@ from pglast.parser import ParseError, fingerprint
 from pglast.visitors import Visitor
 from psycopg import sql
 
-from comporta.capacity.measures.load_script import LoadScript, read_scripts
-from comporta.capacity.model import MixedTransaction, Mix
+from comporta.capacity.measures.transaction import Transaction, read_transactions
+from comporta.capacity.model import Mix, MixedTransaction
 from comporta.errors import ConfigurationError
 from comporta.postgres.connection import Connection, connect
 from comporta.postgres.queries import load
@@ -87,7 +87,7 @@ def recorded_mix(
     ``own_queries`` are those that Comporta itself sends under an application's role (canaries): they are left out.
     ConfigurationError when the shares are asked for and name a transaction that is not in ``load_folder``.
     """
-    scripts = read_scripts(load_folder)
+    scripts = read_transactions(load_folder)
     with connect(target_dsn, name="comporta/capacity", statement_timeout_ms=STATEMENT_TIMEOUT_MS) as conn:
         record = read_record(conn, own_queries=own_queries)
     if record is not None:
@@ -114,7 +114,7 @@ def read_record(conn: Connection, *, own_queries: Collection[str] = ()) -> Recor
 
 
 def _fetch(conn: Connection, query: str, schema: str) -> list[tuple[Any, ...]]:
-    return conn.execute(sql.SQL(query).format(schema=sql.Identifier(schema))).fetchall()  # type: ignore[arg-type]
+    return conn.execute(sql.SQL(query).format(schema=sql.Identifier(schema))).fetchall()
 
 
 def _by_fingerprint(rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, Recorded]]:
@@ -142,7 +142,7 @@ def _fingerprint_of_work(text: str) -> str | None:
         return None  # cut off by track_activity_query_size, or not one statement
 
 
-class _Touches(Visitor):  # type: ignore[misc]
+class _Touches(Visitor):
     """Whether a statement names a table or a function that is not the system's."""
 
     def __init__(self) -> None:
@@ -154,10 +154,10 @@ class _Touches(Visitor):  # type: ignore[misc]
 
     def visit_FuncCall(self, _ancestors: Any, node: Any) -> None:  # noqa: N802 - likewise
         first, *rest = (part.sval for part in node.funcname)
-        self.data |= bool(rest) and first not in ("pg_catalog", "information_schema", "public")
+        self.data |= bool(rest) and first not in ("pg_catalog", "information_schema", "public", "comporta")
 
 
-def _by_record(record: Record, found: Mapping[LoadScript, Recorded]) -> Mix:
+def _by_record(record: Record, found: Mapping[Transaction, Recorded]) -> Mix:
     calls = sum(each.calls for each in found.values())
     of = {each.stands_for for each in found}
     missing = sorted(
@@ -181,7 +181,7 @@ def _by_record(record: Record, found: Mapping[LoadScript, Recorded]) -> Mix:
     )
 
 
-def _by_shares(scripts: Sequence[LoadScript], shares: Mapping[str, float], folder: Path) -> Mix:
+def _by_shares(scripts: Sequence[Transaction], shares: Mapping[str, float], folder: Path) -> Mix:
     names = {script.name for script in scripts}
     if unknown := sorted(set(shares) - names):
         raise ConfigurationError(

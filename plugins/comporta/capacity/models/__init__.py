@@ -69,7 +69,7 @@ def fit(measured: Measured, plan: CapacityPlan) -> Fitted:  # noqa: ARG001 - the
     performance, reports = _performance(measured)
     growth = {history.table: fit_growth(history) for history in measured.target.histories}
     partition_growth = {
-        (history.table, partition): fit_growth(history, partition)
+        (history.table, partition): fit_growth(history, partition, growth[history.table].form)
         for history in measured.target.histories
         for partition in sorted({month.partition for month in history.months if month.partition is not None})
     }

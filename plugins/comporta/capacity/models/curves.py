@@ -24,7 +24,7 @@ class Curve(Protocol):
 
 @dataclass(frozen=True)
 class Ratio:
-    """A latency: the mean one, clients / throughput in a closed loop (Little's law), times a ratio that is a power of clients and size."""
+    """A latency: the mean one, clients / throughput (Little's law), times a ratio that is a power of clients and of size."""
 
     throughput: Curve
     coefficients: Array
@@ -39,7 +39,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Table:
-    """The measured medians themselves: between them by logs, beyond the last rung by a naive rule (below the first: as the first)."""
+    """The measured medians themselves: between them by logs, beyond the last rung by a naive rule."""
 
     sizes: tuple[float, ...]
     ladders: tuple[tuple[Array, Array], ...]
@@ -123,4 +123,4 @@ def _along(clients: Array, measured: Array, values: Array, rule: Rule) -> Array:
 def _beyond(size: Array, ends: Array, before: Array, last: Array) -> Array:
     """What a value is multiplied by beyond the largest size, on the line through the two largest."""
     slope = (1 - before / last) / (ends[1] - ends[0])
-    return np.maximum(1 + slope * np.maximum(size - ends[1], 0.0), 0.05)
+    return np.asarray(np.maximum(1 + slope * np.maximum(size - ends[1], 0.0), 0.05))

@@ -1,17 +1,17 @@
 """Rows by month, from when they were made: a constant rate, a power of the table's age, or an exponential.
 
-All three are cumulative curves; they are fitted to the months' differences, because the errors of a running total are not independent.
-The spread of a month's count grows like its root (quasi-Poisson). Intervals come from a block bootstrap of the standardised residuals,
-which keeps what neighbouring months have in common, in its one-step form (the fit's Jacobian carries each sample of residuals into the
-parameters); the same blocks, laid end to end, are the luck of the months to come.
+All three are cumulative curves; they are fitted to the months' differences, because the errors of a running total are not
+independent. The spread of a month's count grows like its root (quasi-Poisson). Intervals come from a block bootstrap of the
+standardised residuals, which keeps what neighbouring months have in common, in its one-step form (the fit's Jacobian carries each
+sample of residuals into the parameters); the same blocks, laid end to end, are the luck of the months to come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -26,6 +26,7 @@ Form = Literal["linear", "power", "exponential", "last month's rate", "linear th
 FEWEST_MONTHS: Final = 6
 _TAIL: Final = 0.2  # of the months are kept back to choose the form
 _BLOCK: Final = 3  # months
+_LOAD: Final = 10  # times the usual month: a first month with more is the load of what had been made elsewhere
 _HORIZON: Final = 240  # months for which luck is drawn
 _FLAT: Final = 0.001  # of the rows, in a year: less is no growth
 _CANNOT_TELL: Final = 0.05  # of the rows, in a year: so much, and yet its interval holds 0
@@ -42,14 +43,16 @@ def _cumulative(form: Form, age: float) -> Callable[[Array, Array], Array]:
         return np.asarray(p[..., :1] * np.maximum(t, 0.0) ** b / (age**b - (age - 1) ** b))
 
     def exponential(p: Array, t: Array) -> Array:
-        g = np.where(np.abs(p[..., 1:2]) < 1e-6, 1e-6, p[..., 1:2])
+        g = np.where(np.abs(p[..., 1:2]) < 1e-9, 1e-9, p[..., 1:2])
         return np.asarray(p[..., :1] * np.expm1(g * (t - age)) / -np.expm1(-g))
 
     return {"power": power, "exponential": exponential}.get(form, line)
 
 
 @dataclass(frozen=True)
-class _Fit:
+class MonthlyFit:
+    """A form fitted to the months' differences, with draws of its parameters and the residuals to draw luck from."""
+
     form: Form
     parameters: Array
     draws: Array  # (400, parameters)
@@ -88,21 +91,23 @@ class Growth:
     rows_now: int
     until: date
     report: FitReport
-    _fit: _Fit | None = field(default=None, repr=False, compare=False)
-    _luck: Array | None = field(default=None, repr=False, compare=False)
+    counted: int = field(default=0, repr=False)
+    """Rows at the end of the last finished month."""
+    fitted: MonthlyFit | None = field(default=None, repr=False, compare=False)
+    luck: Array | None = field(default=None, repr=False, compare=False)
     """(400, months from ``until``): what chance adds, cumulative."""
 
     def rows(self, days: date | Sequence[date], times: float = 1.0) -> Draws:
-        """Rows on a day (shape ``()``) or on several (shape ``(n,)``); what comes after ``until`` is ``times`` as much as fitted."""
+        """Rows on a day (shape ``()``) or on several (shape ``(n,)``); what comes after ``until`` is ``times`` as fitted."""
         t = self._time(days)
         now = float(self._time(self.until)[0])
-        if self._fit is None:
+        if self.fitted is None:
             more = np.full((COUNT, len(t)), np.nan if self.verdict == "not_enough_data" else 0.0)
         else:
-            more = self._fit.between(now, np.maximum(t, now))
-            if self._luck is not None:
-                steps = np.arange(self._luck.shape[1])
-                more = more + np.array([np.interp(t - now, steps, path) for path in self._luck])
+            more = self.fitted.between(now, np.maximum(t, now))
+            if self.luck is not None:
+                steps = np.arange(self.luck.shape[1])
+                more = more + np.array([np.interp(t - now, steps, path) for path in self.luck])
         known = np.broadcast_to(self._measured(t), more.shape)
         draws = np.where(t <= now, known, np.maximum(self.rows_now + times * more, 0.0))
         return _shaped(draws, days)
@@ -110,10 +115,10 @@ class Growth:
     def per_month(self, days: date | Sequence[date], times: float = 1.0) -> Draws:
         """Rows that are added a month, around a day: the expected rate, without the month's own luck."""
         t = self._time(days)
-        if self._fit is None:
+        if self.fitted is None:
             return _shaped(np.full((COUNT, len(t)), np.nan if self.verdict == "not_enough_data" else 0.0), days)
-        curve = _cumulative(self._fit.form, self._fit.age)
-        return _shaped(times * (curve(self._fit.draws, t + 0.5) - curve(self._fit.draws, t - 0.5)), days)
+        curve = _cumulative(self.fitted.form, self.fitted.age)
+        return _shaped(times * (curve(self.fitted.draws, t + 0.5) - curve(self.fitted.draws, t - 0.5)), days)
 
     def _time(self, days: date | Sequence[date]) -> Array:
         """Months since the first one began."""
@@ -124,20 +129,14 @@ class Growth:
     def _measured(self, t: Array) -> Array:
         """Rows at times up to ``until``, between the ends of months by a line."""
         ends = np.arange(len(self.months) + 1, dtype=float)
-        before = self.rows_now - self._since_last_month() - sum(self.added)
+        before = self.counted - sum(self.added)
         totals = before + np.concatenate([[0.0], np.cumsum(self.added)])
         now = float(self._time(self.until)[0])
-        return np.interp(t, np.append(ends, max(now, ends[-1])), np.append(totals, self.rows_now))
-
-    def _since_last_month(self) -> int:
-        return int(self.report.points and self.rows_now - self._counted) if self._counted else 0
-
-    _counted: int = field(default=0, repr=False, compare=False)
-    """Rows up to the end of the last finished month."""
+        return np.asarray(np.interp(t, np.append(ends, max(now, ends[-1])), np.append(totals, self.rows_now)))
 
 
-def fit_growth(history: History, partition: str | None = None) -> Growth:
-    """The growth of a table, or of one partition of it."""
+def fit_growth(history: History, partition: str | None = None, form: str | None = None) -> Growth:
+    """The growth of a table, or of one partition of it, for which the form can be given: that of its table."""
     until = history.until.date()
     counts: dict[date, int] = {}
     for month in history.months:
@@ -147,10 +146,15 @@ def fit_growth(history: History, partition: str | None = None) -> Growth:
     finished = sorted(month for month in counts if month < until.replace(day=1))
     months = tuple(_range(finished[0], until.replace(day=1))) if finished else ()
     added = tuple(counts.get(month, 0) for month in months)
+    load = added[0] if len(added) > 1 and added[0] > _LOAD * max(1.0, float(np.median(np.abs(added[1:])))) else 0
+    if load:
+        months, added = months[1:], added[1:]
     rows = history.rows if partition is None else sum(counts.values())
     unfinished = sum(n for month, n in counts.items() if month >= until.replace(day=1))
     name = history.table if partition is None else f"{history.table}, {partition}"
-    verdict, why, fit, held, used = _judge(np.array(added, float), rows)
+    verdict, why, fit, held, used = _judge(np.array(added, float), rows, form)
+    if load:
+        why += f"; the first month, in which {load:,} rows were loaded, is left out"
     parameters = _parameters(fit) if fit else ()
     report = FitReport(
         subject=f"growth of {name}",
@@ -163,28 +167,28 @@ def fit_growth(history: History, partition: str | None = None) -> Growth:
         why=why,
     )
     growth = Growth(
-        history.table,
-        partition,
-        verdict,
-        why,
-        report.form,
-        months,
-        added,
-        rows,
-        until,
-        report,
-        fit if verdict != "not_enough_data" else None,
-        None,
-        rows - unfinished,
+        table=history.table,
+        partition=partition,
+        verdict=verdict,
+        why=why,
+        form=report.form,
+        months=months,
+        added=added,
+        rows_now=rows,
+        until=until,
+        report=report,
+        counted=rows - unfinished,
+        fitted=fit if verdict != "not_enough_data" else None,
     )
-    if growth._fit is None:
+    if growth.fitted is None:
         return growth
     now = float(growth._time(until)[0])
-    luck = _luck(growth._fit, now, seeded("luck", name, added))
-    return Growth(**{**growth.__dict__, "_luck": luck})
+    return replace(growth, luck=_luck(growth.fitted, now, seeded("luck", name, added)))
 
 
-def _judge(added: Array, rows: int) -> tuple[Verdict, str, _Fit | None, tuple[HeldOut, ...], bool]:
+def _judge(
+    added: Array, rows: int, form: str | None
+) -> tuple[Verdict, str, MonthlyFit | None, tuple[HeldOut, ...], bool]:
     if len(added) < FEWEST_MONTHS:
         return (
             "not_enough_data",
@@ -195,7 +199,8 @@ def _judge(added: Array, rows: int) -> tuple[Verdict, str, _Fit | None, tuple[He
         )
     if not added[-max(FEWEST_MONTHS, len(added) // 2) :].any():
         return "flat", "no row was made in the later half of the months", None, (), True
-    fit, held, used, why = _choose(added)
+    given = next((each for each in get_args(Form) if each == form), None)
+    fit, held, used, why = (_fit(given, added), (), True, f"{given}, as of its table") if given else _choose(added)
     rate = _cumulative(fit.form, fit.age)
     last = np.array([fit.age - 1, fit.age])
     draws = np.diff(rate(fit.draws, last), axis=1)[:, 0]
@@ -210,7 +215,7 @@ def _judge(added: Array, rows: int) -> tuple[Verdict, str, _Fit | None, tuple[He
     return "growing", why, fit, held, used
 
 
-def _choose(added: Array) -> tuple[_Fit, tuple[HeldOut, ...], bool, str]:
+def _choose(added: Array) -> tuple[MonthlyFit, tuple[HeldOut, ...], bool, str]:
     """The form by the months kept back: a line, unless another is better by more than the months' luck."""
     n = len(added)
     tail = max(2, round(_TAIL * n))
@@ -261,7 +266,7 @@ def _choose(added: Array) -> tuple[_Fit, tuple[HeldOut, ...], bool, str]:
     )
 
 
-def _fit(form: Form, added: Array) -> _Fit:
+def _fit(form: Form, added: Array) -> MonthlyFit:
     n = len(added)
     age = float(n)
     curve = _cumulative(form, age)
@@ -269,7 +274,7 @@ def _fit(form: Form, added: Array) -> _Fit:
     level = max(1e-9, float(np.abs(added).mean()))
 
     def model(p: Array) -> Array:
-        return np.diff(curve(p * scale, ends))
+        return np.asarray(np.diff(curve(np.asarray(p * scale, dtype=float), ends)))
 
     if form in ("power", "exponential"):
         recent = max(level / 10, float(added[-max(3, n // 6) :].mean()))
@@ -277,33 +282,36 @@ def _fit(form: Form, added: Array) -> _Fit:
         start, low, high = (
             (np.array([1.0, 1.5]), [1e-6, 0.1], [100, 6])
             if form == "power"
-            else (np.array([1.0, 0.0]), [1e-6, -0.7], [100, 0.7])
+            else (np.array([1.0, 0.02]), [1e-6, -0.7], [100, 0.7])
         )
     else:
         value = float(added[-1]) if form == "last month's rate" else float(added.mean())
         scale, start, low, high = np.array([level]), np.array([value / level]), [-np.inf], [np.inf]
     free = form in ("linear", "power", "exponential")
     root = np.full(n, np.sqrt(max(1.0, level)))
-    for _ in range(3 if free else 0):
+    for _ in range(2 if free else 0):
         rest = (added - model(start)) / root
         bend = max(1e-6, 3 * 1.4826 * float(np.median(np.abs(rest))))
         found = least_squares(
-            lambda p, root=root: (added - model(p)) / root, start, bounds=(low, high), loss="soft_l1", f_scale=bend
+            lambda p, root=root: (added - model(np.asarray(p, dtype=np.float64))) / root,
+            start,
+            bounds=(low, high),
+            loss="soft_l1",
+            f_scale=bend,
         )
         start = found.x
         root = np.sqrt(np.maximum(np.abs(model(start)), max(1.0, 0.05 * level)))
     residuals = (added - model(start)) / root
     freedom = max(1, n - len(start))
     spread = float(np.sqrt((residuals**2).sum() / freedom))
-    jacobian = np.column_stack(
-        [(model(start + step) - model(start - step)) / (2e-4 * root) for step in 1e-4 * np.eye(len(start))]
-    )
+    steps = [np.where(np.arange(len(start)) == k, 1e-4, 0.0) for k in range(len(start))]
+    jacobian = np.column_stack([(model(start + step) - model(start - step)) / (2e-4 * root) for step in steps])
     random = seeded("growth", form, added.tolist())
     sample = _blocks(residuals * np.sqrt(n / freedom), n, random)
     tails = np.sqrt(freedom / random.chisquare(freedom, COUNT))
     moved = (sample @ np.linalg.pinv(jacobian).T) * tails[:, None]
     draws = np.clip(start + moved, low, high)
-    return _Fit(form, start * scale, draws * scale, age, spread, residuals * np.sqrt(n / freedom))
+    return MonthlyFit(form, start * scale, draws * scale, age, spread, residuals * np.sqrt(n / freedom))
 
 
 def _blocks(residuals: Array, length: int, random: np.random.Generator) -> Array:
@@ -313,15 +321,15 @@ def _blocks(residuals: Array, length: int, random: np.random.Generator) -> Array
     return np.asarray((residuals - residuals.mean())[index])
 
 
-def _luck(fit: _Fit, now: float, random: np.random.Generator) -> Array:
+def _luck(fit: MonthlyFit, now: float, random: np.random.Generator) -> Array:
     curve = _cumulative(fit.form, fit.age)
-    ends = now + np.arange(_HORIZON + 1)
+    ends: Array = now + np.arange(_HORIZON + 1, dtype=np.float64)
     expected = np.abs(np.diff(curve(fit.parameters, ends)))
     steps = _blocks(fit.residuals, _HORIZON, random) * np.sqrt(expected)
     return np.concatenate([np.zeros((COUNT, 1)), np.cumsum(steps, axis=1)], axis=1)
 
 
-def _parameters(fit: _Fit) -> tuple[Parameter, ...]:
+def _parameters(fit: MonthlyFit) -> tuple[Parameter, ...]:
     names = ("rate", {"power": "exponent", "exponential": "growth a month"}.get(fit.form, ""))
     units = ("rows a month", "")
     found = []

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from comporta.capacity.model import RungResult
 from comporta.capacity.models.curves import Curve, Ratio, Scaled
@@ -60,7 +61,7 @@ class Performance:
         values, shape = _over_grid(self.rate, as_draws(size).draws)
         top = np.argmax(values, axis=-1)
         return (
-            Draws.of(_GRID[top].reshape(shape)),
+            Draws.of(_vertex(values, top).reshape(shape)),
             Draws.of(values.max(axis=-1).reshape(shape)),
         )
 
@@ -81,7 +82,8 @@ class Performance:
         """What more clients bring at a size, seen from the most that were measured.
 
         ``noisy``: the draws do not agree (80 % interval of the throughput there wider than half of it), ``retrograde``: the peak
-        lies below in nine draws of ten; ``saturated``: twice as many would bring less than a tenth more; else ``scales``.
+        lies below, more than 5 % higher, in nine draws of ten; ``saturated``: twice as many would bring less than a tenth more;
+        else ``scales``.
         """
         most = float(self.clients[-1])
         there = self.throughput(most, size)
@@ -89,7 +91,7 @@ class Performance:
         if high - low > 0.5 * there.value:
             return "noisy"
         clients, top = self.peak(size)
-        falls = (clients.draws < 0.95 * most) & (there.draws < 0.98 * top.draws)
+        falls = (clients.draws < 0.95 * most) & (there.draws < 0.95 * top.draws)
         if falls.mean() >= 0.9:
             return "retrograde"
         return "saturated" if self.throughput(2 * most, size).value < 1.1 * there.value else "scales"
@@ -176,3 +178,14 @@ def _over_grid(curve: Curve, size: Array) -> tuple[Array, tuple[int, ...]]:
     flat = size.reshape(COUNT, -1, 1)
     values = np.broadcast_to(curve.at(_GRID[None, None, :], flat), (COUNT, flat.shape[1], len(_GRID)))
     return values, (COUNT, *size.shape[1:])
+
+
+def _vertex(values: Array, top: NDArray[np.intp]) -> Array:
+    """Clients at the top of the parabola, in logs, through the highest point of the grid and its neighbours."""
+    middle = np.clip(top, 1, len(_GRID) - 2)
+    before, at, after = (
+        np.log(np.take_along_axis(values, (middle + step)[..., None], axis=-1)[..., 0]) for step in (-1, 0, 1)
+    )
+    bend = np.minimum(before - 2 * at + after, -1e-15)
+    shift = np.clip(0.5 * (before - after) / bend, -1, 1)
+    return np.asarray(np.where(middle == top, np.exp(np.log(_GRID[middle]) + shift * np.log(_GRID[1])), _GRID[top]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -73,8 +72,7 @@ def first_reached(values: Array, goal: Array, grid: Array) -> Array:
     reached = values >= goal[..., None]
     index = np.argmax(reached, axis=-1)
     before = np.maximum(index - 1, 0)
-    take: Callable[[Array], Array] = lambda which: np.take_along_axis(values, which[..., None], axis=-1)[..., 0]  # noqa: E731 - two uses, one line
-    low, high = take(before), take(index)
+    low, high = (np.take_along_axis(values, at[..., None], axis=-1)[..., 0] for at in (before, index))
     share = np.clip((goal - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0)
     found = np.exp(np.log(grid[before]) + share * (np.log(grid[index]) - np.log(grid[before])))
     return np.where(reached.any(axis=-1), np.where(index == 0, grid[0], found), np.nan)

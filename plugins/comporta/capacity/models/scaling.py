@@ -79,7 +79,7 @@ def fit_scaling(
         coefficients = _draw("affine", xs, ys, noise, subject)
         why = "a line through two x; not enough data for a test on a third"
     else:
-        form, coefficients, held, used, why = _tested(xs, ys, noise, subject, unit)
+        form, coefficients, held, used, why = _tested(xs, ys, noise, subject)
     report = FitReport(
         subject=subject,
         form=form,
@@ -113,9 +113,7 @@ def known_scaling(subject: str, unit: str, fixed: float, each: Sequence[float], 
     return Scaling(subject, unit, "affine", len(each), 1.0, 1.0, report, coefficients)
 
 
-def _tested(
-    xs: Array, ys: Array, noise: float, subject: str, unit: str
-) -> tuple[Form, Array, tuple[HeldOut, ...], bool, str]:
+def _tested(xs: Array, ys: Array, noise: float, subject: str) -> tuple[Form, Array, tuple[HeldOut, ...], bool, str]:
     seen = xs < xs[-1]
     last, before = xs[-1], xs[seen].max()
     measured = float(np.median(ys[~seen]))

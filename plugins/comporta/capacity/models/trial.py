@@ -1,8 +1,9 @@
 """The tests on what a fit has not seen, and what follows: a model that a naive rule beats is not used.
 
-Of the load models: the fit without the highest number of clients has to tell the rungs there, the fit without the largest size those
-of that size. Beside it stand the two rules of thumb, "as at the last rung" and "on the line through the last two". A rule wins when
-its median error is smaller by more than the difference between rounds of one rung, which is what the comparison cannot see.
+Of the load models: the fit without the highest number of clients has to tell the rungs there, the fit without the largest size
+those of that size. Beside it stand the two rules of thumb, "as at the last rung" and "on the line through the last two". A rule
+wins when its median error is smaller by more than the difference between rounds of one rung, which is what the comparison cannot
+see.
 """
 
 from __future__ import annotations
@@ -100,14 +101,14 @@ def _test(subject: str, direction: Direction, partial: Performance, rungs: Seque
     for clients, size, measured in _medians(subject, held):
         asked = (np.array([[clients]]), np.array([[size]]))
         ours = _predict(partial, subject, clients, size)
-        naive = {rule: float(curve.at(*asked)[0, 0]) for rule, curve in rules.items()}
+        naive: dict[str, float] = {rule: float(curve.at(*asked)[0, 0]) for rule, curve in rules.items()}
         found.append(
             HeldOut(
                 what=f"next {direction} rung: {clients:g} clients, {size:g}x rows",
                 measured=measured,
                 predicted=ours,
                 error=abs(ours - measured) / measured,
-                naive=dict(naive),
+                naive={**naive},
                 naive_error={rule: abs(value - measured) / measured for rule, value in naive.items()},
             )
         )
@@ -152,7 +153,7 @@ def _decide(
         curve = Replaced(
             model, table(cells, by_clients or "last rung", by_size or "last rung", error_draws), by_clients, by_size
         )
-    form = str(whole.usl.form) if whole.usl else "none"
+    form = whole.usl.form if whole.usl else "none"
     if subject != "throughput":
         form = "Little's law on the throughput, times a ratio that is a power of clients and size"
     report = FitReport(

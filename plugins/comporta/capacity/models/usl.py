@@ -2,7 +2,7 @@
 
     X(N, S) = lam(S) * N / (D(N) + kappa * N * (N - 1)),    D(N) = 1 + sigma * (N - 1)
 
-is Gunther's law (N. J. Gunther, *Guerrilla Capacity Planning*, Springer 2007, ch. 4-6): ``sigma`` is contention, ``kappa`` coherency.
+is Gunther's law (N. J. Gunther, *Guerrilla Capacity Planning*, Springer 2007): ``sigma`` is contention, ``kappa`` coherency.
 Processors that are all busy make a sharper knee than queueing for one resource does, so two sharper forms compete with it:
 ``D(N)`` proportional to ``((1 - sigma)^p + (sigma N)^p)^(1/p)``, ``D(1) = 1``, is the law itself at p = 1.
 
@@ -10,8 +10,9 @@ Processors that are all busy make a sharper knee than queueing for one resource 
 depend on them and one that is proportional, ``lam1 / (1 - u + u S)``. Every form is weighed by its evidence, so that the draws
 carry the doubt between forms as well as that within one.
 
-Noise is multiplicative: all is fitted in logs. Given sigma, kappa and the size law, log lam1 is a mean; so the posterior is computed
-on a grid of three parameters, without a step that could fail to converge, and correct at the bound 0, where a covariance is not.
+Noise is multiplicative: all is fitted in logs. Given sigma, kappa and the size law, log lam1 is a mean; so the posterior is
+computed on a grid of three parameters, without a step that could fail to converge, and correct at the bound 0, where a covariance
+is not.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ from comporta.capacity.models.robust import huber_weights, shortest, soft_l1
 
 Law = Literal["power", "affine"]
 
-_KNEES: Final = {1.0: 0.8, 2.0: 0.1, 4.0: 0.1}  # p, and how much it is believed before anything was measured
-_LAWS: Final[tuple[Law, ...]] = ("power", "affine")
+_KNEES: Final = {1.0: 0.6, 2.0: 0.2, 4.0: 0.2}  # p, and how much it is believed before anything was measured
+_LAWS: Final[dict[Law, float]] = {
+    "power": 0.3,
+    "affine": 0.7,
+}  # likewise: plans that scan do so in proportion to the rows
 _SPREAD: Final = 0.05  # noise that counts as one observation
 _KAPPA_MAX: Final = 0.5
+_KAPPA_USUAL: Final = 0.003  # half of a Cauchy's prior weight lies below: a retrograde ladder must show itself
 _REPORT_DRAWS: Final = 2000
-_HOPELESS: Final = 12.0  # a form so far behind (in logs) on the coarse grid is not looked at again
+_HOPELESS: Final = 9.0  # a form so far behind (in logs) on the coarse grid is not looked at again
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,10 @@ class Form:
     law: Law
 
     def __str__(self) -> str:
-        knee = (
-            "Universal Scalability Law" if self.knee == 1 else f"Universal Scalability Law, knee of power {self.knee:g}"
+        knee = "" if self.knee == 1 else f", knee of power {self.knee:g}"
+        return (
+            f"Universal Scalability Law{knee}; {'power of' if self.law == 'power' else 'one over a line in'} the size"
         )
-        return f"{knee}; one client's rate {'a power' if self.law == 'power' else 'one over a line'} of size"
 
 
 def contention(clients: Array, sigma: Array, knee: Array) -> Array:
@@ -66,7 +71,7 @@ def slowness(size: Array, exponent: Array, affine: Array) -> Array:
 
 @dataclass(frozen=True)
 class Usl:
-    """Draws of the parameters, each ``(400,)``; draws of several forms stand side by side, as many of each as its evidence earns."""
+    """Draws of the parameters, each ``(400,)``; draws of several forms stand beside each other, as many as its evidence earns."""
 
     log_lam: Array
     sigma: Array
@@ -74,7 +79,7 @@ class Usl:
     exponent: Array
     knee: Array
     affine: Array
-    form: Form = field(compare=False)
+    form: str = field(compare=False)
     parameters: tuple[Parameter, ...] = field(compare=False)
     spread: float = field(compare=False)
     """Relative noise around the curve, form and rounds together."""
@@ -171,6 +176,7 @@ def _evaluate(cells: _Cells, form: Form, axes: tuple[Array, Array, Array]) -> _P
     log_weight = -0.5 * cells.points * np.log(squares + _SPREAD**2)
     if form.law == "power":
         log_weight = log_weight - 0.5 * ((exponent - 0.4) / 0.5)[None, :] ** 2
+    log_weight = log_weight - np.log1p((pairs[:, 1] / _KAPPA_USUAL) ** 2)[:, None]
     volume = np.outer(np.outer(np.diff(_edges(sigma)), np.diff(_edges(kappa))).ravel(), np.diff(_edges(exponent)))
     log_weight = log_weight + np.log(np.maximum(volume, 1e-300))
     shape = (len(sigma), len(kappa), len(exponent))
@@ -181,13 +187,13 @@ def _evaluate(cells: _Cells, form: Form, axes: tuple[Array, Array, Array]) -> _P
 
 def _coarse(cells: _Cells, form: Form) -> _Posterior:
     low, high = (-0.3, 1.5) if form.law == "power" else (0.0, 1.0)
-    ramp = np.linspace(0, 1, 28)
-    return _evaluate(cells, form, (ramp**2, _KAPPA_MAX * ramp**3, np.linspace(low, high, 31)))
+    ramp = np.linspace(0, 1, 24)
+    return _evaluate(cells, form, (ramp**2, _KAPPA_MAX * ramp**3, np.linspace(low, high, 25)))
 
 
 def _refine(cells: _Cells, found: _Posterior) -> _Posterior:
     """The same form on ever finer grids around where the weight lies."""
-    for points in (24, 32):
+    for points in (20, 28):
         density = np.exp(found.log_weight - found.log_weight.max())
         fine = []
         for number, axis in enumerate(found.axes):
@@ -201,11 +207,13 @@ def _refine(cells: _Cells, found: _Posterior) -> _Posterior:
 def fit_usl(clients: Sequence[float], size: Sequence[float], throughput: Sequence[float]) -> Usl:
     """The posterior of the law given so many measurements (several of one pair are rounds)."""
     cells = _cells(*(np.asarray(each, dtype=float) for each in (clients, size, throughput)))
-    forms = [Form(knee, law) for knee, law in product(_KNEES, _LAWS)]
-    found = [_coarse(cells, form) for form in forms]
+    found = [_coarse(cells, Form(knee, law)) for knee, law in product(_KNEES, _LAWS)]
+    itself = max((each for each in found if each.form.knee == 1), key=_worth)
     hopeful = max(each.evidence for each in found) - _HOPELESS
-    found = [_refine(cells, each) for each in found if each.evidence > hopeful]
-    worth = np.array([each.evidence + np.log(_KNEES[each.form.knee] / 2) - np.log(_width(each.form)) for each in found])
+    itself = _refine(cells, itself)
+    others = [each for each in found if each.evidence > hopeful and each.form != itself.form]
+    found = [itself, *(_refine(cells, each) for each in others)]
+    worth = np.array([_worth(each) for each in found])
     share = np.exp(worth - worth.max())
     share /= share.sum()
     random = seeded("usl", cells.key)
@@ -226,17 +234,20 @@ def fit_usl(clients: Sequence[float], size: Sequence[float], throughput: Sequenc
     )
     best = found[int(np.argmax(share))]
     spread = float(np.sqrt((best.squares.min() + _SPREAD**2) / cells.points))
-    return Usl(
-        log_lam, sigma, kappa, exponent, knee, affine.astype(bool), best.form, _parameters(cells, best, random), spread
-    )
+    sharper = float((knee > 1).mean())
+    form = f"{itself.form}" + (f" ({sharper:.0%} of the draws with a sharper knee)" if sharper else "")
+    known = _parameters(cells, itself, random)
+    return Usl(log_lam, sigma, kappa, exponent, knee, affine.astype(bool), form, known, spread)
 
 
-def _width(form: Form) -> float:
-    return 1.25 if form.law == "power" else 1.0  # of the prior: that of the power is a bell of deviation 0.5
+def _worth(found: _Posterior) -> float:
+    """Evidence and belief; the prior of a power is a bell of deviation 0.5, that of ``u`` is even from 0 to 1."""
+    belief = _KNEES[found.form.knee] * _LAWS[found.form.law]
+    return found.evidence + float(np.log(belief / (1.25 if found.form.law == "power" else 1.0)))
 
 
 def _parameters(cells: _Cells, best: _Posterior, random: np.random.Generator) -> tuple[Parameter, ...]:
-    """The likeliest form's parameters: values by least squares, 95 % intervals by the posterior."""
+    """The law's own parameters (p = 1): values by least squares, 95 % intervals by the posterior."""
     log_lam, sigma, kappa, exponent = best.draw(_REPORT_DRAWS, cells.points, float(cells.weight.sum()), random)
     top = np.unravel_index(int(np.argmin(best.squares)), best.squares.shape)
     start = np.array([best.center[top], *(axis[index] for axis, index in zip(best.axes, top, strict=True))])
@@ -248,7 +259,7 @@ def _parameters(cells: _Cells, best: _Posterior, random: np.random.Generator) ->
         d = contention(n, p[1], knee) + p[2] * n * (n - 1)
         return np.asarray(w * (p[0] - np.log(d) - slowness(s, p[3], affine) - y))
 
-    low, high = np.array([-np.inf, 0, 0, -0.5]), np.array([np.inf, 1, 1, 2])
+    low, high = np.array([-np.inf, 0, 0, 0 if affine else -0.5]), np.array([np.inf, 1, 1, 1 if affine else 2])
     inside = np.clip(start, low + 1e-9, high - 1e-9)
     value = least_squares(
         residuals, inside, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=[1, 0.1, 0.01, 0.5]

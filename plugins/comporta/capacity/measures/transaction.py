@@ -18,16 +18,16 @@ from pglast.parser import ParseError, fingerprint
 
 from comporta.errors import ComportaError
 from comporta.postgres.connection import Connection
-from comporta.postgres.queries import load
 
-# What a client begins with, beside the ids that exist; a script may give them other values.
-BEGINNING: Mapping[str, str] = {"my_id": "0", "seen_id": "0", "client_id": "0"}
+# What a client has before its first transaction, beside the ids that exist: no row of its own, and none that it has seen.
+BEGINNING: Mapping[str, int] = {"my_id": 0, "seen_id": 0}
 
 _VARIABLE = re.compile(r"(?<![:\w]):([A-Za-z_]\w*)")
 _META = re.compile(r"^\s*\\(\w+)\s*(.*)$")
 # Two arguments, the second with one pair of parentheses inside at most; further parameters shape the draw, not its range.
 _RANDOM = re.compile(r"\brandom(?:_\w+)?\(([^(),]+),\s*((?:[^(),]|\([^()]*\))+)(?:,[^()]*)?\)")
-_END = re.compile(r"\\;|;|\\(?P<take>[ga]set)[ \t]*(?P<prefix>\w*)")
+# Text in quotes is matched first, so that no semicolon in it ends anything.
+_END = re.compile(r"(?P<quoted>'[^']*')|\\;|;|\\(?P<take>[ga]set)[ \t]*(?P<prefix>\w*)")
 _LAST = re.compile(r"(?:(?<!\\);|\\[ga]set[ \t]*\w*)\s*$")
 _NO_WORK = (ast.VariableSetStmt, ast.TransactionStmt)
 
@@ -49,7 +49,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class LoadScript:
+class Transaction:
     """One kind of transaction: its name is the file's."""
 
     name: str
@@ -57,7 +57,7 @@ class LoadScript:
     commands: tuple[Command, ...]
 
     @classmethod
-    def read(cls, path: Path) -> LoadScript:
+    def read(cls, path: Path) -> Transaction:
         """Read a script; LoadNotRead when it is none of pgbench's."""
         try:
             commands = tuple(_commands(path.read_text(encoding="utf-8")))
@@ -92,12 +92,13 @@ class LoadScript:
             raise LoadNotRead(f"{self.path}: {error} in: {' '.join(statement.split())[:120]}", remedy=remedy) from error
         return raw.stmt
 
-    def run(self, conn: Connection, given: Mapping[str, str]) -> tuple[str, ...]:
+    def run(self, conn: Connection, given: Mapping[str, int], *, without_last: bool = False) -> tuple[str, ...]:
         """Run it once, the middle standing for each random draw, and return what was sent; psycopg.Error passes through.
 
-        It writes and takes roles: call it inside a transaction that is rolled back.
+        It writes and takes roles: call it inside a transaction that is rolled back. ``without_last`` returns the statement
+        that it is for with the others, but does not send it.
         """
-        variables = {**BEGINNING, **given}
+        variables = {name: str(value) for name, value in {"client_id": 0, **BEGINNING, **given}.items()}
         branches: list[bool | None] = []  # of each open \\if: True within its branch, False before it, None behind it
         sent: list[str] = []
         for command in self.commands:
@@ -110,6 +111,8 @@ class LoadScript:
                 variables[name] = _compute(conn, expression, variables)
             else:
                 sent.append(_filled(command.text, variables))
+                if without_last and fingerprint(sent[-1]) == self.stands_for:
+                    break
                 cursor = conn.execute(sent[-1].encode())
                 if command.take is not None and (row := cursor.fetchone()) is not None:
                     names = (column.name for column in cursor.description or ())
@@ -117,12 +120,12 @@ class LoadScript:
         return tuple(sent)
 
 
-def read_scripts(folder: Path) -> tuple[LoadScript, ...]:
+def read_transactions(folder: Path) -> tuple[Transaction, ...]:
     """Every script of the folder, by name; LoadNotRead when there is none, or when two stand for one statement."""
-    scripts = tuple(LoadScript.read(path) for path in sorted(folder.glob("*.sql")))
+    scripts = tuple(Transaction.read(path) for path in sorted(folder.glob("*.sql")))
     if not scripts:
         raise LoadNotRead(f"{folder}: there is no transaction of the load in it", remedy="Add pgbench scripts (*.sql).")
-    known: dict[str, LoadScript] = {}
+    known: dict[str, Transaction] = {}
     for script in scripts:
         if (other := known.setdefault(script.stands_for, script)) is not script:
             raise LoadNotRead(
@@ -130,13 +133,6 @@ def read_scripts(folder: Path) -> tuple[LoadScript, ...]:
                 remedy="Keep one of them: the recorded calls of a statement are those of one transaction.",
             )
     return scripts
-
-
-def ids_of(conn: Connection, table: str = "catalogue.geometrias") -> dict[str, str]:
-    """``low`` and ``high``: the ids that the scripts draw from."""
-    row = conn.execute(load(__package__, "ids.sql").replace("{table}", table).encode()).fetchone()
-    assert row is not None
-    return {"low": str(row[0]), "high": str(row[1])}
 
 
 def _commands(text: str) -> Iterator[Command]:
@@ -159,6 +155,8 @@ def _commands(text: str) -> Iterator[Command]:
 def _statements(text: str) -> Iterator[Command]:
     begin = 0
     for end in _END.finditer(text):
+        if end["quoted"]:
+            continue
         if statement := text[begin : end.start()].strip():
             yield Command("sql", statement, end["prefix"] if end["take"] else None)
         begin = end.end()
