@@ -2,7 +2,8 @@
 
 A rule is a signal, traded with or against, a filter, and an exit (stop, reward:risk, time). Each fold is a block of sessions;
 a rule is chosen on all sessions before it, one session dropped between, and traded on it. Only tests count. The order is that of
-the calendar, the sets of bars one after the other; indicators never cross from one set to the next.
+the calendar, the sets of bars one after the other; indicators never
+cross from one set to the next.
 
 Usage: ``python bench/win_rules.py FOLDER`` with the parquet files of ``SETS`` in it. Prints JSON. Nothing of the bars is kept.
 """
@@ -13,6 +14,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comporta.detector.bars import Bars, Floats
+from comporta.detector.calendar import market_calendar
 from comporta.detector.gates import wins_of
 from comporta.detector.grid import Grid
 from comporta.detector.nulls import NullDraws, null_draws, null_of
@@ -33,12 +36,15 @@ from comporta.detector.tuning import expected_best_sharpe, probabilistic_sharpe,
 
 SETS = ("WINN_M1_2015", "WIN_M5_2021_22", "WIN_M5_2025H1", "WIN_M1_2025")
 SETTINGS = DetectorSettings()
+DAY = ("gap", "yesterday", "vwap", "late")
 SIGNALS = (
-    "volatility_zscore", "breakout", "volatility_range", "engulfing", "rsi_divergence", "opening_range", "first_hour",
+    "volatility_zscore", "breakout", "volatility_range", "engulfing", "rsi_divergence", "opening_range", "first_hour", *DAY,
 )  # fmt: skip
 FILTERS = ("all", "with the day", "against the day", "morning", "afternoon")
-STOPS, RATIOS, TIMES = (0.5, 1.0, 2.0), (0.5, 1.0, 2.5), (60, 180)
+STOPS, RATIOS = (0.5, 1.0, 2.0), (0.5, 1.0, 2.5)
+TIMES = (60, 180, 540)
 FOLD, PURGE, TRADES_AT_LEAST = 40, 1, 60
+DRAWS = 1000
 NOON_MIN, OPENING_MIN, FIRST_HOUR_MIN = 180, 30, 60
 
 
@@ -97,7 +103,7 @@ def entries_of(bars: Bars) -> Entries:
     expected[grid.index[there]] = table[there]
     scored = grid.session[settings.truth.warmup_sessions :]
     found = [(SIGNALS.index(each.kind), each.index, each.direction) for each in processador_bdi(made, settings)]
-    found += list(_opening(made))
+    found += [*_opening(made), *_day(made)]
     number, index, direction = (np.array(column, dtype=np.int64) for column in zip(*sorted(found), strict=True))
     begin = np.flatnonzero(np.r_[True, np.diff(made.session) != 0])
     opened = made.open[begin][np.searchsorted(begin, index, side="right") - 1]
@@ -140,6 +146,43 @@ def _opening(bars: Bars) -> Iterator[tuple[int, int, int]]:
             move = bars.close[last] - bars.open[first]
             if abs(move) > (bars.high[first : last + 1].max() - bars.low[first : last + 1].min()) / 2:
                 yield hour, last, int(np.sign(move))
+
+
+def _day(bars: Bars) -> Iterator[tuple[int, int, int]]:
+    """Signals of the day as a whole, each once a day and side.
+
+    The gap from yesterday's close at the first bar's close; the first close beyond yesterday's range; a close off the day's mean
+    price by volume by more than half the day's range so far, after an hour; and at the last entry, the side of the day's move.
+    A day on which the contract rolled, and the one after it, have no yesterday.
+    """
+    gap, yesterday, vwap, late = (SIGNALS.index(name) for name in DAY)
+    begin = np.flatnonzero(np.r_[True, np.diff(bars.session) != 0, True])
+    days = [date.fromisoformat(day) for day in bars.sessions]
+    rolls = set(market_calendar(days[0], days[-1]).roll_days())
+    before: tuple[float, float, float] | None = None
+    for first, end in zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True):
+        high, low, close = bars.high[first:end], bars.low[first:end], bars.close[first:end]
+        number = int(bars.session[first])
+        if rolls & set(days[max(0, number - 1) : number + 1]):
+            before = None
+        if before is not None:
+            if bars.open[first] != before[2]:
+                yield gap, first, int(np.sign(bars.open[first] - before[2]))
+            for side, beyond in ((1, close > before[0]), (-1, close < before[1])):
+                if beyond.any():
+                    yield yesterday, first + int(np.argmax(beyond)), side
+        volume = np.maximum(bars.volume[first:end], 1.0)
+        mean = np.cumsum((high + low + close) / 3 * volume) / np.cumsum(volume)
+        spread = np.maximum.accumulate(high) - np.minimum.accumulate(low)
+        hour = bars.minute[first:end] >= FIRST_HOUR_MIN
+        for side in (1, -1):
+            far = hour & (side * (close - mean) > spread / 2)
+            if far.any():
+                yield vwap, first + int(np.argmax(far)), side
+        at = np.flatnonzero(bars.minute[first:end] < SETTINGS.market.session_min - SETTINGS.trade.no_entry_last_min - 5)
+        if len(at) and close[at[-1]] != bars.open[first]:
+            yield late, first + int(at[-1]), int(np.sign(close[at[-1]] - bars.open[first]))
+        before = float(high.max()), float(low.min()), float(close[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,6 +328,36 @@ def walk_forward(results: Sequence[Results], table: Table, choice: Any, allowed:
     return {"folds": folds, "rate": wins.rate.to_dict(), **wins.to_dict()}
 
 
+def reality_check(table: Table, allowed: NDArray[np.bool_]) -> dict[str, Any]:
+    """White's question: how often is the best t of all rules as high when none earns anything; sessions are drawn."""
+    known = np.isfinite(scores(table, len(table.owner))) & allowed
+    net, size = table.net[known], len(table.owner)
+    mean, error = net.mean(axis=1), net.std(axis=1, ddof=1) / np.sqrt(size)
+    drawn = np.random.default_rng(SETTINGS.seed).multinomial(size, np.full(size, 1 / size), size=DRAWS)
+    best_of = ((net @ drawn.T / size - mean[:, None]) / error[:, None]).max(axis=0)
+    ratio = mean / error
+    order = np.argsort(-ratio)[:10]
+    numbers = np.flatnonzero(known)[order]
+    return {
+        "rules": int(known.sum()),
+        "t_that_luck_reaches_in_5_percent": round(float(np.quantile(best_of, 0.95)), 3),
+        "best": [
+            {
+                "rule": [*RULES[number][:3], *RULES[number].exit],
+                "t": round(float(t), 3),
+                "p_of_all": round(float((1 + (best_of >= t).sum()) / (1 + DRAWS)), 4),
+                "trades": int(table.trades[number].sum()),
+                "win": _rate(table.wins[number].sum(), table.trades[number].sum()),
+                "win_by_set": [
+                    _rate(table.wins[number, of].sum(), table.trades[number, of].sum())
+                    for of in (np.array([owner == k for owner, _ in table.owner]) for k in range(len(SETS)))
+                ],
+            }
+            for number, t in zip(numbers.tolist(), ratio[order].tolist(), strict=True)
+        ],
+    }
+
+
 def _rate(of: float, n: float) -> float | None:
     return round(float(of / n), 4) if n else None
 
@@ -313,6 +386,8 @@ def main(folder: Path) -> dict[str, Any]:
             "win": _rate(table.wins[top].sum(), table.trades[top].sum()),
             "trades": int(table.trades[top].sum()),
         },
+        "reality_check": reality_check(table, every),
+        **{f"reality_check, reward:risk {each:g}": reality_check(table, ratio == each) for each in RATIOS},
         "walk_forward": {},
     }
     for name, choice in CHOICES.items():
