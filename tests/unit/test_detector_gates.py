@@ -14,14 +14,12 @@ from comporta.detector.gates import (
     Wins,
     capture_gate,
     false_positives_gate,
-    gates_of,
     wins_gate,
-    wins_of,
 )
 from comporta.detector.intervals import by_session, wilson
-from comporta.detector.nulls import Null, null_draws, null_of
+from comporta.detector.judge import Case, judge, judge_baselines
+from comporta.detector.nulls import Null
 from comporta.detector.score import Detection, SessionCount, rate_of, score
-from comporta.detector.trades import trades_of
 from comporta.detector.truth import truth_of
 
 
@@ -139,16 +137,10 @@ def test_drawing_sessions_is_wider_when_events_of_a_session_share_their_fate() -
 
 
 def test_the_board_of_a_whole_run_is_plain_json_with_every_number_beside_its_context() -> None:
-    bars = bursting_walk(60, seed=3)
-    truth = truth_of(bars, SETTINGS)
-    found = {}
-    for name, alerter in BASELINES.items():
-        alerts = alerter(bars, SETTINGS)
-        trades = trades_of(bars, alerts, SETTINGS, sessions=truth.sessions)
-        null = null_of(null_draws(bars, trades, truth.sessions, SETTINGS), trades, SETTINGS)
-        found[name] = score(truth, alerts, SETTINGS), wins_of([(trades, truth.sessions)], null, SETTINGS)
+    cases = [Case.of(bursting_walk(60, seed=seed), SETTINGS) for seed in (3, 4)]
+    baselines = judge_baselines(cases, SETTINGS)
 
-    board = gates_of(*found["always on"], SETTINGS, baselines=found)
+    board = baselines["always on"].board(SETTINGS, baselines)
     told = json.loads(json.dumps(board.to_dict(), allow_nan=False))
 
     assert set(told) == {"capture", "false_positives", "wins"}
@@ -156,8 +148,28 @@ def test_the_board_of_a_whole_run_is_plain_json_with_every_number_beside_its_con
         assert {"hits", "n", "value", "interval", "interval_by_session", "verdict", "threshold", "reason"} <= set(gate)
         assert [baseline["name"] for baseline in gate["baselines"]] == list(BASELINES)
     assert {"reward_risk", "null_win", "p_value", "net_points", "net_points_interval", "net_brl"} <= set(told["wins"])
-    assert told["wins"]["reward_risk"] == 2.5
+    for told_of in (told["wins"], *told["wins"]["baselines"]):
+        assert told_of["reward_risk"] == 2.5
+        assert 0 < told_of["null_win"] < 1
     assert told["wins"]["net_brl"] == pytest.approx(told["wins"]["net_points"] * 0.20)
+
+
+def test_two_runs_give_the_same_board_to_the_byte() -> None:
+    def run() -> str:
+        cases = [Case.of(bursting_walk(45, seed=5), SETTINGS)]
+        baselines = judge_baselines(cases, SETTINGS, reward_risk=1.0)
+        return json.dumps(baselines["random"].board(SETTINGS, baselines).to_dict(), sort_keys=True)
+
+    assert run() == run()
+
+
+def test_a_silent_alerter_has_a_board_of_what_cannot_be_told() -> None:
+    board = judge([Case.of(bursting_walk(80, seed=3), SETTINGS)], [[]], SETTINGS).board(SETTINGS)
+
+    assert board.false_positives.verdict is Verdict.INSUFFICIENT
+    assert board.wins.verdict is Verdict.INSUFFICIENT
+    assert board.to_dict()["wins"]["null_win"] is None
+    assert judge([], [], SETTINGS).board(SETTINGS).verdict is Verdict.INSUFFICIENT
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -11,12 +11,11 @@ import pytest
 from comporta.detector.alert import Alert
 from comporta.detector.bars import Bars
 from comporta.detector.baselines import BASELINES
-from comporta.detector.gates import Verdict, capture_gate, false_positives_gate, wins_gate, wins_of
-from comporta.detector.nulls import NullDraws, null_draws, null_of
+from comporta.detector.gates import Verdict, capture_gate, false_positives_gate
+from comporta.detector.judge import Case, judge
 from comporta.detector.processor import processador_bdi
 from comporta.detector.score import pooled, score
 from comporta.detector.settings import DetectorSettings
-from comporta.detector.trades import trades_of
 from comporta.detector.truth import Truth, truth_of
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "win"
@@ -80,20 +79,12 @@ def test_every_baseline_fails_a_gate_on_every_set(sets: list[Judged], name: str)
 
 
 def test_60_percent_of_wins_at_reward_risk_a_half_are_no_skill_and_the_gate_says_so(sets: list[Judged]) -> None:
-    trades = [
-        trades_of(each.bars, of_kind(each, "volatility_range"), SETTINGS, reward_risk=0.5, sessions=each.truth.sessions)
-        for each in sets
-    ]
-    draws = [
-        null_draws(each.bars, some, each.truth.sessions, SETTINGS) for each, some in zip(sets, trades, strict=True)
-    ]
-    null = null_of(NullDraws.added(draws), [trade for some in trades for trade in some], SETTINGS)
-    parts = [(some, each.truth.sessions) for each, some in zip(sets, trades, strict=True)]
+    cases = [Case(each.bars, each.truth) for each in sets]
+    alerts = [of_kind(each, "volatility_range") for each in sets]
 
-    gate = wins_gate(wins_of(parts, null, SETTINGS, reward_risk=0.5), SETTINGS)
+    board = judge(cases, alerts, SETTINGS, reward_risk=0.5).board(SETTINGS)
 
-    assert gate.rate.value is not None
-    assert gate.rate.value >= 0.60
-    assert null is not None
-    assert null.win >= 0.60
-    assert gate.verdict is Verdict.FAIL
+    wins = board.to_dict()["wins"]
+    assert wins["value"] >= 0.60
+    assert wins["null_win"] >= 0.60
+    assert (wins["verdict"], board.verdict) == ("FAIL", Verdict.FAIL)

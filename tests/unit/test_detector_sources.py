@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comporta.detector.bars import BadBars, Bars
@@ -113,6 +113,7 @@ PROFIT_ONE_COLUMN = (
     [
         csv(*GOOD).encode(),
         csv(*GOOD).replace(",", ";").encode(),
+        csv(*GOOD).replace(",", ";").replace("5;", "5,00;").encode(),
         csv(*GOOD, header="Time,Open,High,Low,Close,Volume\n").replace(" 09", "T09").encode("utf-8-sig"),
         csv(*GOOD).replace("-", "/").encode(),
         csv(*(row.replace(" ", ",", 1) for row in GOOD), header="date,time,open,high,low,close,volume\n").encode(),
@@ -126,7 +127,8 @@ PROFIT_ONE_COLUMN = (
         PROFIT_ONE_COLUMN.encode(),
     ],
     ids=[
-        "plain", "plain with semicolons", "plain with T and a byte order mark", "plain with slashes", "date and time apart",
+        "plain", "plain with semicolons", "plain with decimal commas",
+        "plain with T and a byte order mark", "plain with slashes", "date and time apart",
         "MT5 with tabs", "MT5 in UTF-16", "MT5 without header", "MT5 rates in a CSV", "Profit", "Profit in Windows-1252",
         "Profit without header", "Profit with day and hour in one column",
     ],
@@ -224,6 +226,9 @@ def test_bars_of_five_minutes_are_told_from_their_distance_and_half_a_session_is
         (csv(*GOOD).replace("2024-12-30 09:01", "30/12/2024 09:01"), SAO_PAULO, BadValue, 3, ("day from month",)),
         (csv(*GOOD).replace("09:01", "09:01Z"), SAO_PAULO, BadValue, 3, ("without a zone as above",)),
         (csv(*GOOD).replace(" 09:01", ""), SAO_PAULO, BadValue, 3, ("a day without its minutes",)),
+        (csv(*GOOD).replace("2024-12-30 09:01", "0001-12-30 09:01"), SAO_PAULO, BadValue, 3, ("no market",)),
+        ('""\n""', SAO_PAULO, TooFewBars, None, ("empty",)),
+        (csv(*GOOD).replace("123900", '"' + "1" * 200_000), SAO_PAULO, BadValue, 3, ("fields parted by ','",)),
         (csv(*GOOD).replace("09:01", "soon"), SAO_PAULO, BadValue, 3, ("soon",)),
         (csv(*GOOD).replace("2024-12-30 09", "2018-11-04 00"), SAO_PAULO, NoSuchTime, 2, ("put forward", "2018-11-04 00:00")),
         (csv(*GOOD).replace("2024-12-30 09", "2018-02-17 23"), SAO_PAULO, NoSuchTime, 2, ("put back",)),
@@ -252,6 +257,36 @@ def test_bad_input_is_refused_by_line_with_what_was_expected_and_found_and_the_w
     assert refused.value.remedy
     for words in (*says, "expected", "found"):
         assert words.lower() in str(refused.value).lower()
+
+
+@settings(
+    derandomize=True, deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_a_spoilt_file_is_read_or_refused_and_never_ends_in_another_error(
+    write: Callable[[bytes], Path], data: st.DataObject
+) -> None:
+    content = data.draw(
+        st.sampled_from([csv(*GOOD).encode(), MT5_TABS.encode(), PROFIT.encode(), PROFIT.encode("cp1252")])
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content)))
+        pieces = st.sampled_from(
+            [b"\n", b";", b",", b"\t", b'"', b"\x00", b"-", b"9", b"e9", b" ", b"\xff\xfe", b"nan", b"Z"]
+        )
+        content = content[:place] + data.draw(pieces) + content[place + data.draw(st.integers(0, 30)) :]
+    try:
+        bars = read(write(content))
+    except BarsRefused:
+        return
+    assert (np.diff(bars.open_time) > 0).all()
+    assert (bars.low <= bars.high).all()
+
+
+@pytest.mark.parametrize("size", range(0, 300, 23))
+def test_any_beginning_of_random_bytes_is_refused(write: Callable[[bytes], Path], size: int) -> None:
+    with pytest.raises(BarsRefused):
+        read(write(np.random.default_rng(size).bytes(size)))
 
 
 def test_blank_lines_are_skipped_and_counted(write: Callable[[str], Path]) -> None:

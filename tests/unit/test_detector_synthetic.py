@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from comporta.detector.bars import Bars
+from comporta.detector.processor import processador_bdi
+from comporta.detector.settings import DetectorSettings
 from comporta.detector.synthetic import APART_MIN, Burst, make_synthetic
 from comporta.errors import ConfigurationError
 
@@ -45,7 +47,19 @@ def test_the_range_passes_the_threshold_from_the_close_of_a_bursts_minute_until_
     for episode in truth.episodes:
         inside[episode.session, episode.minute : episode.minute + WINDOW_MIN] = True
     assert q[inside].min() > 2.2
-    assert np.nanmax(q[~inside]) < 1.7
+    assert np.nanmax(q[~inside]) < 0.7 * 2.2
+
+
+def test_the_detector_as_it_is_set_finds_every_burst_when_it_can_first_be_known_and_nothing_else() -> None:
+    bars, truth = make_synthetic(40, seed=6)
+    settings_ = DetectorSettings()
+    warm = settings_.range.baseline_sessions
+    alerts = [
+        each for each in processador_bdi(bars, settings_) if each.kind == "volatility_range" and each.session > warm
+    ]
+    planted = [each for each in truth.episodes if each.session > warm]
+    assert len(planted) > 10
+    assert [(each.time, each.direction) for each in alerts] == [(each.onset_of(5), each.direction) for each in planted]
 
 
 def test_an_episode_says_when_it_can_first_be_known_and_when_it_is_over() -> None:

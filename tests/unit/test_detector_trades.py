@@ -13,6 +13,7 @@ from tests.unit.scripted_market import BASE, SETTINGS, alert_at, bars_of, random
 from comporta.detector.alert import Alert, Direction
 from comporta.detector.bars import Bars
 from comporta.detector.intervals import by_session
+from comporta.detector.kernel import NO_TRADE, fused_pass
 from comporta.detector.nulls import NullDraws, null_draws, null_of
 from comporta.detector.trades import Trade, trades_of
 
@@ -219,3 +220,21 @@ def test_draws_of_several_sets_are_added_draw_by_draw_and_are_the_same_each_time
     assert (one.wins == again.wins).all()
     assert (both.n == 2 * len(trades)).all()
     assert (both.net == 2 * one.net).all()
+
+
+def test_the_compiled_trades_are_these(walk: Bars) -> None:
+    bars = walk.resampled(5)
+    passed = fused_pass(bars, SETTINGS)
+    alerts = [
+        replace(
+            alert_at(int(bars.session[at]), int(bars.minute[at]) + 5, 1 if way > 0 else -1, risk=float(stop)), index=row
+        )
+        for row, (at, way, stop) in enumerate(zip(passed.index, passed.direction, passed.stop, strict=True))
+    ]
+    traded = passed.outcome != NO_TRADE
+
+    trades = trades_of(bars, alerts, SETTINGS)
+
+    assert len(trades) == traded.sum() > 100
+    assert [trade.net_points for trade in trades] == pytest.approx(passed.net[traded].tolist())
+    assert [trade.exit_index for trade in trades] == passed.exit_index[traded].tolist()

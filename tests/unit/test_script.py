@@ -252,6 +252,9 @@ def test_statements_joined_again_are_the_same_statements(parts: list[tuple[str, 
 
 def test_every_script_of_the_project_can_be_read(project: Path) -> None:
     files = sorted((project / "sql").rglob("*.sql"))
+    of_pgbench = project / "sql" / "capacity" / "load"  # they have meta-commands, and their own reader
     assert files
     for file in files:
+        if file.parent == of_pgbench:
+            continue
         assert Script.read(file).statements

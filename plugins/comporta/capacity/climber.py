@@ -67,6 +67,7 @@ class Climber:
                     size=size,
                     history=self.climb.plan.history,
                     scripts=self.scripts,
+                    refresh=state in (states[0], states[-1]),  # a refresh takes long, and in between it is the same
                     planning=state == states[-1] and size == self.climb.ladder.sizes[0],
                 )
                 self.climb.folder.write(facts_key(state, size), facts.model_copy(update={"apply_s": took}).to_dict())

@@ -31,15 +31,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a simpler alerter reaches on the same bars."""
+    """What a simpler alerter reaches on the same bars; ``facts`` belong to the value, as the null does to a win rate."""
 
     name: str
     value: float | None
     n: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"name": self.name, "value": self.value, "n": self.n}
+        return {"name": self.name, "value": self.value, "n": self.n, **self.facts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def gates_of(
         false_positives=false_positives_gate(
             detection, settings, [_baseline(name, found.false_positives) for name, (found, _) in others.items()]
         ),
-        wins=wins_gate(wins, settings, [_baseline(name, traded.rate) for name, (_, traded) in others.items()]),
+        wins=wins_gate(wins, settings, [_won_baseline(name, traded) for name, (_, traded) in others.items()]),
     )
 
 
@@ -276,3 +277,9 @@ def _high(rate: Rate) -> float:
 
 def _baseline(name: str, rate: Rate) -> Baseline:
     return Baseline(name, rate.value, rate.n)
+
+
+def _won_baseline(name: str, wins: Wins) -> Baseline:
+    told = wins.to_dict()
+    beside = ("reward_risk", "null_win", "p_value", "net_points")
+    return Baseline(name, wins.rate.value, wins.rate.n, {fact: told[fact] for fact in beside})

@@ -179,11 +179,8 @@ def check_warm_up(
     examples: list[str] = []
     checked = wrong = 0
     # Starts are drawn from the sessions that leave two more after the warm-up.
-    for skipped in rng.permutation(np.flatnonzero(whole + warm_up_sessions + 2 <= (whole[-1:] if len(whole) else 0)))[
-        :trials
-    ]:
-        if skipped == 0:
-            continue
+    starts = 1 + np.flatnonzero(whole[1:] + warm_up_sessions + 2 <= whole[-1]) if len(whole) else np.empty(0, np.int64)
+    for skipped in rng.permutation(starts)[:trials]:
         begin = int(firsts[skipped]) - int(rng.integers(1, max(2, counts[skipped - 1])))
         ready = int(numbers[np.searchsorted(whole, whole[skipped - 1] + warm_up_sessions) + 1])
         before = [_essence(alert) for alert in said if alert.session >= ready]

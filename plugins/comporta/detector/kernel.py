@@ -125,7 +125,7 @@ def pass_columns(
     # Whole sessions, about the same number of bars for every thread.
     shares = np.searchsorted(starts, np.linspace(0, len(close), threads + 1)[1:-1]) if threads > 1 else ()
     cuts = np.unique(np.array([0, *shares, len(starts) - 1], dtype=np.int64))
-    if len(cuts) == 2:
+    if len(cuts) < 3:
         return Passed(*_pass(*columns, starts, *numbers))
     from concurrent.futures import ThreadPoolExecutor
 

@@ -35,8 +35,8 @@ def engulfing(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
 def rsi_divergence(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
     """A higher high on a lower RSI says down, a lower low on a higher RSI says up.
 
-    Highs and lows are pivots: beyond ``pivot_bars`` bars on each side, so known only that many bars later. The first of the two
-    must be overbought (oversold), the second at most ``pivot_max_apart`` bars after it.
+    Highs and lows are pivots: beyond the ``pivot_bars`` bars before, not exceeded by as many after, so known only that many bars
+    later. The first of the two must be overbought (oversold), the second at most ``pivot_max_apart`` bars after it.
     """
     each, apart = settings.pivot_bars, settings.pivot_max_apart
     size = 2 * each + 1
@@ -65,7 +65,7 @@ def rsi_divergence(settings: PatternSettings) -> Generator[Signal | None, Bar, N
             continue
         pivot = highs[each]
         # The newest bar is asked first: it rules out most.
-        if pivot > high and pivot > highs[0] and _is_alone(highs, pivot, max(highs)):
+        if pivot >= high and pivot > highs[0] and pivot == max(highs) and highs.index(pivot) == each:
             index = strengths[0]
             if (
                 top is not None
@@ -77,7 +77,7 @@ def rsi_divergence(settings: PatternSettings) -> Generator[Signal | None, Bar, N
                 signal = _diverged(-1, top, pivot, index)
             top = (number - each, pivot, index)
         pivot = lows[each]
-        if pivot < low and pivot < lows[0] and _is_alone(lows, pivot, min(lows)):
+        if pivot <= low and pivot < lows[0] and pivot == min(lows) and lows.index(pivot) == each:
             index = strengths[0]
             if (
                 bottom is not None
@@ -125,11 +125,6 @@ def breakout(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
             bottom = min(lows)
             bottom_at = number - (place - lows.index(bottom)) % window
         number += 1
-
-
-def _is_alone(window: deque[float], pivot: float, extreme: float) -> bool:
-    """True when the pivot is the extreme of its window and no other bar reaches it."""
-    return pivot == extreme and window.count(pivot) == 1
 
 
 def _engulfed(direction: int, body: float, before: float) -> Signal:

@@ -1,9 +1,10 @@
 """Bars of which everything is known: a quiet market with bursts planted in it, or a fair walk that no rule can gain from.
 
 **Planted.** Within a session the price swings around a level, held inside a band whose width follows the hour (wide at the
-open, narrow at noon, wider again at the close). No 30-minute range without a burst comes near 1.7 times the usual one. A burst
-moves the level by ``size`` usual ranges within one minute, so the 30-minute range is beyond 2.2 times the usual one from the
-close of that minute on, and back to normal when that minute leaves the window: the episode is known to the minute.
+open, narrow at noon, wider again at the close). A 30-minute range without a burst stays below 1.54 times the usual one, which is
+where an opportunity ends. A burst moves the level by ``size`` usual ranges within one minute, so the range is beyond 2.2 times
+the usual one from the close of that minute on, and back to normal when that minute leaves the window: the episode is known to
+the minute.
 
 **Zero edge.** A walk of single ticks, up and down with one probability, that moves more often at the open and at the close.
 Bars have no gaps between them, so a stop S ticks away and a target T ticks away are hit with odds T : S, whatever the entry.
@@ -31,9 +32,9 @@ FIRST_DAY = date(2024, 2, 15)  # after Ash Wednesday: a year of whole sessions f
 START_TICKS = 24_000
 WINDOW_MIN = 30
 EARLIEST_MIN, LATEST_MIN, APART_MIN = 40, 60, 90
-PULL = 0.8  # the share of a minute's distance from the level that is left a minute later
-BAND = 1.8  # standard deviations
-USUAL_RANGE = 3.0  # the usual 30-minute range in standard deviations of that swing
+PULL = 0.7  # the share of a minute's distance from the level that is left a minute later
+BAND = 1.6  # standard deviations
+USUAL_RANGE = 3.15  # the usual 30-minute range in standard deviations of that swing
 NOON_TICKS = 20.0
 STEPS_A_MINUTE = 120
 
@@ -53,7 +54,7 @@ class PlantedEpisode:
     """What is known of one burst. Times are epoch seconds UTC, for bars of one minute.
 
     ``open_time`` is the open of the minute that leaps, ``onset`` its close: the first moment at which it can be known.
-    ``high_until`` is the close of the last bar whose 30-minute window holds that minute, or of the session's last bar.
+    ``high_until`` is the close of the last bar whose 30-minute window holds that minute: the episode ends 15 minutes later.
     """
 
     session: int

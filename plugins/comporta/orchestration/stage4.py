@@ -61,7 +61,7 @@ def load_ladder(size: float) -> None:
     give_way_to_a_dry_run(log)
     with _run() as run:
         if size not in run.ladder.sizes:
-            log.info("The quick ladder has no %sx: nothing to do", size)
+            log.info("This run's ladder has no %sx, which the other one has: nothing to do", size)
             return
         log.info("Watches the target %s. Touches a clone of it on %s.", *_places(run))
         log.info("%s rung(s) are left over all sizes", run.climb.left())

@@ -29,11 +29,11 @@ class LadderPlan(Strict):
 
     clients: tuple[Clients, ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
     sizes: tuple[Size, ...] = Field(default=(1, 2, 4), min_length=1)
-    seconds: Annotated[float, Field(gt=0, le=3600)] = 4.0
+    seconds: Annotated[float, Field(gt=0, le=3600)] = 3.0
     warm_up_s: Annotated[float, Field(ge=0, le=600)] = 1.0
     rounds: Annotated[int, Field(ge=1, le=20)] = 2
     each_change_clients: tuple[Clients, ...] = (4,)
-    each_change_sizes: tuple[Size, ...] = (1, 2)
+    each_change_sizes: tuple[Size, ...] = (1,)
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -79,7 +79,7 @@ class CapacityPlan(Strict):
 
     ladder: LadderPlan = LadderPlan()
     quick: LadderPlan = LadderPlan(
-        clients=(1, 2, 4, 8), sizes=(1, 2), seconds=2, rounds=1, each_change_clients=(4,), each_change_sizes=(1,)
+        clients=(1, 2, 4, 8), sizes=(0.5, 1), seconds=2, rounds=1, each_change_clients=(4,), each_change_sizes=(1,)
     )
     stop: StopPlan = StopPlan()
     objectives: Objectives = Objectives()

@@ -50,18 +50,18 @@ def state_facts(
     size: float,
     history: Mapping[str, str],
     scripts: Iterable[Scripted],
+    refresh: bool = True,
     planning: bool = False,
 ) -> StateFacts:
-    """Look at a clone as it stands. Refreshes its views; everything else is rolled back. ``planning``: with many partitions too.
+    """Look at a clone as it stands; all but the refresh of its views is rolled back. ``planning``: with many partitions too.
 
     The tables of ``history`` are the release's: its first one gives the ids that the scripts draw from.
     """
     transactions = [Transaction.read(each.path) for each in scripts]
     variables, rows = load_variables(dsn, history)
     with _session(dsn) as conn:
-        refreshes = tuple(
-            _refresh(conn, *view) for view in conn.execute(load(__package__, "views.sql").encode()).fetchall()
-        )
+        views = conn.execute(load(__package__, "views.sql").encode()).fetchall() if refresh else []
+        refreshes = tuple(_refresh(conn, *view) for view in views)
         times = [_planning(conn, history, transactions, variables)]
     if planning:
         times += planning_ladder(dsn, history, transactions, variables)

@@ -18,5 +18,6 @@ PROFIT_EXPORT = TextFormat(
 
 
 def is_profit_export(file: TextFile) -> bool:
-    """Fields are parted by semicolons, and the day comes first in its dates, or the names are Portuguese."""
-    return file.delimiter == ";" and (file.has_dates(r"\d\d/\d\d/\d{4}") or "abertura" in file.header)
+    """Fields are parted by semicolons; the day comes first in its dates, names are Portuguese, or decimals follow a comma."""
+    brazilian = "abertura" in file.header or any("," in field for field in file.first)
+    return file.delimiter == ";" and (brazilian or file.has_dates(r"\d\d/\d\d/\d{4}"))

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -110,19 +111,27 @@ def cut(source: str, content: bytes) -> TextFile:
     """The file in rows; TooFewBars when there is nothing in it, UnknownFormat when it is no text."""
     text = _decoded(source, content)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    if not first:
+    delimiter = max("\t;,", key=first.count)
+    rows, lines = [], []
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True)
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                rows.append(fields)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise BadValue(
+            f"{source}, line {reader.line_num}: expected fields parted by {delimiter!r}, found what is none: {error}",
+            remedy="The file was cut off or edited there; export it again, or take the line out.",
+            source=source,
+            line=reader.line_num,
+        ) from error
+    if not rows:
         raise TooFewBars(
             f"{source}: expected bars, found an empty file",
             remedy="Export the bars again, and look whether the export ended.",
             source=source,
         )
-    delimiter = max("\t;,", key=first.count)
-    rows, lines = [], []
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    for fields in reader:
-        if any(field.strip() for field in fields):
-            rows.append(fields)
-            lines.append(reader.line_num)
     headed = not any(STAMP.fullmatch(field.strip()) for field in rows[0])
     raw = tuple(rows[0]) if headed else ()
     return TextFile(
@@ -249,11 +258,10 @@ def _stamps(file: TextFile, form: TextFormat, places: dict[str, int]) -> tuple[N
         day, hour = places["date"], places["time"]
         texts = [f"{row[day].strip()} {row[hour].strip()}" for row in file.rows]
     seconds = np.empty(len(texts), dtype=np.int64)
-    known: dict[str, int] = {}
     aware: bool | None = None
     for index, text in enumerate(texts):
         try:
-            seconds[index], zoned = _stamp(text, day_first=form.day_first, known=known)
+            seconds[index], zoned = _stamp(text, day_first=form.day_first)
         except ValueError as error:
             raise BadValue(
                 f"{file.source}, line {file.lines[index]}: expected a time such as"
@@ -274,8 +282,8 @@ def _stamps(file: TextFile, form: TextFormat, places: dict[str, int]) -> tuple[N
     return seconds, bool(aware)
 
 
-def _stamp(text: str, *, day_first: bool, known: dict[str, int]) -> tuple[int, bool]:
-    """Seconds from 1970-01-01 and whether they are of UTC; ``known`` remembers days. ValueError says what is wrong in words."""
+def _stamp(text: str, *, day_first: bool) -> tuple[int, bool]:
+    """Seconds from 1970-01-01 and whether they are of UTC. ValueError says what is wrong in words."""
     if EPOCH.fullmatch(text):
         number = int(text.partition(".")[0])
         return (number // 1000 if number >= 10**11 else number), True
@@ -284,10 +292,7 @@ def _stamp(text: str, *, day_first: bool, known: dict[str, int]) -> tuple[int, b
         raise ValueError("")
     if match["time"] is None:
         raise ValueError(", a day without its minutes")
-    day = known.get(match["date"])
-    if day is None:
-        day = known[match["date"]] = _day(match["date"], day_first=day_first)
-    seconds = day + _clock(match["time"])
+    seconds = _day(match["date"], day_first) + _clock(match["time"])
     if match["zone"] is None:
         return seconds, False
     digits = re.sub(r"\D", "", match["zone"]).ljust(4, "0")
@@ -295,7 +300,8 @@ def _stamp(text: str, *, day_first: bool, known: dict[str, int]) -> tuple[int, b
     return seconds - (-offset if "-" in match["zone"] else offset), True
 
 
-def _day(text: str, *, day_first: bool) -> int:
+@lru_cache(maxsize=4096)  # few days and minutes, many bars
+def _day(text: str, day_first: bool) -> int:
     """Seconds from 1970-01-01 to the start of a day; one with the day in front is only taken from a house that writes so."""
     digits = re.sub(r"\D", "", text)
     if "/" in text[:3]:
@@ -306,9 +312,12 @@ def _day(text: str, *, day_first: bool) -> int:
         day = date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
     except ValueError:
         raise ValueError(", which is in no calendar") from None
+    if not 1970 <= day.year < 2200:
+        raise ValueError(", when no market wrote bars")
     return (day.toordinal() - 719_163) * 86_400
 
 
+@lru_cache(maxsize=4096)
 def _clock(text: str) -> int:
     """Seconds after midnight of H:MM, H:MM:SS or HHMMSS."""
     parts = text.split(":") if ":" in text else [text[i : i + 2] for i in range(0, len(text), 2)]
