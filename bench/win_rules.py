@@ -2,9 +2,10 @@
 
 A rule is a signal, traded with or against, a filter, and an exit (stop, reward:risk, time). Each fold is a block of sessions;
 a rule is chosen on all sessions before it, one session dropped between, and traded on it. Only tests count. The order is that of
-the calendar, the sets of bars one after the other; indicators never cross from one set to the next.
+the calendar, the sets of bars one after the other; indicators never cross from one to the next.
 
-Usage: ``python bench/win_rules.py FOLDER`` with the parquet files of ``SETS`` in it. Prints JSON. Nothing of the bars is kept.
+Usage: ``python bench/win_rules.py FOLDER`` with the parquet files of ``SETS`` in it; ``python bench/win_rules.py confirm FILE...``
+holds the two rules that were left against other bars. Prints JSON. Nothing of the bars is kept.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comporta.detector.bars import Bars, Floats
+from comporta.detector.calendar import market_calendar
 from comporta.detector.gates import wins_of
 from comporta.detector.grid import Grid
 from comporta.detector.nulls import NullDraws, null_draws, null_of
@@ -33,12 +36,15 @@ from comporta.detector.tuning import expected_best_sharpe, probabilistic_sharpe,
 
 SETS = ("WINN_M1_2015", "WIN_M5_2021_22", "WIN_M5_2025H1", "WIN_M1_2025")
 SETTINGS = DetectorSettings()
+DAY = ("gap", "yesterday", "vwap", "late")
 SIGNALS = (
-    "volatility_zscore", "breakout", "volatility_range", "engulfing", "rsi_divergence", "opening_range", "first_hour",
+    "volatility_zscore", "breakout", "volatility_range", "engulfing", "rsi_divergence", "opening_range", "first_hour", *DAY,
 )  # fmt: skip
 FILTERS = ("all", "with the day", "against the day", "morning", "afternoon")
-STOPS, RATIOS, TIMES = (0.5, 1.0, 2.0), (0.5, 1.0, 2.5), (60, 180)
+STOPS, RATIOS = (0.5, 1.0, 2.0), (0.5, 1.0, 2.5)
+TIMES = (60, 180, 540)
 FOLD, PURGE, TRADES_AT_LEAST = 40, 1, 60
+DRAWS = 1000
 NOON_MIN, OPENING_MIN, FIRST_HOUR_MIN = 180, 30, 60
 
 
@@ -72,10 +78,19 @@ class Entries:
     time: NDArray[np.int64]
     expected: Floats
     filters: NDArray[np.bool_]
+    moves: Floats
+    """Of each entry: the day's move, the last half hour's, the distance to the day's mean price (expected ranges), the minute."""
 
 
 EXITS = tuple(Exit(*each) for each in product(STOPS, RATIOS, TIMES))
 RULES = tuple(Rule(*each) for each in product(SIGNALS, (1, -1), FILTERS, EXITS))
+
+
+# What the search left standing, to be held against bars that it has not seen. Written down before any were.
+LEFT = {
+    "gap": Rule("gap", 1, "with the day", Exit(2.0, 1.0, 180)),
+    "vwap": Rule("vwap", 1, "all", Exit(1.0, 0.5, 60)),
+}
 
 
 def entries_of(bars: Bars) -> Entries:
@@ -97,13 +112,17 @@ def entries_of(bars: Bars) -> Entries:
     expected[grid.index[there]] = table[there]
     scored = grid.session[settings.truth.warmup_sessions :]
     found = [(SIGNALS.index(each.kind), each.index, each.direction) for each in processador_bdi(made, settings)]
-    found += list(_opening(made))
+    found += [*_opening(made), *_day(made)]
     number, index, direction = (np.array(column, dtype=np.int64) for column in zip(*sorted(found), strict=True))
     begin = np.flatnonzero(np.r_[True, np.diff(made.session) != 0])
     opened = made.open[begin][np.searchsorted(begin, index, side="right") - 1]
     with_day = np.sign(made.close[index] - opened) == direction
     morning = made.minute[index] < NOON_MIN
     filters = np.stack([np.ones(len(index), bool), with_day, ~with_day, morning, ~morning], axis=1)
+    half_hour = made.close[np.maximum(index - full - 1, begin[np.searchsorted(begin, index, side="right") - 1])]
+    off_mean = made.close[index] - _mean_prices(made)[index]
+    moves = np.stack([made.close[index] - opened, made.close[index] - half_hour, off_mean], axis=1)
+    moves = np.c_[moves / expected[index][:, None], made.minute[index] / settings.market.session_min]
     market = Market(bars, settings)
     at = market.entry_index(made.close_time[index], made.session[index])
     good = (at >= 0) & np.isin(made.session[index], scored) & np.isfinite(expected[index])
@@ -117,7 +136,16 @@ def entries_of(bars: Bars) -> Entries:
         time=made.close_time[index][good],
         expected=expected[index][good],
         filters=filters[good],
+        moves=moves[good],
     )
+
+
+def _mean_prices(bars: Bars) -> Floats:
+    """The day's mean price by volume, up to each bar."""
+    volume = np.maximum(bars.volume, 1.0)
+    first = np.searchsorted(bars.session, bars.session)
+    worth, traded = (np.r_[0.0, np.cumsum(each)] for each in ((bars.high + bars.low + bars.close) / 3 * volume, volume))
+    return (worth[1:] - worth[first]) / (traded[1:] - traded[first])
 
 
 def _opening(bars: Bars) -> Iterator[tuple[int, int, int]]:
@@ -140,6 +168,43 @@ def _opening(bars: Bars) -> Iterator[tuple[int, int, int]]:
             move = bars.close[last] - bars.open[first]
             if abs(move) > (bars.high[first : last + 1].max() - bars.low[first : last + 1].min()) / 2:
                 yield hour, last, int(np.sign(move))
+
+
+def _day(bars: Bars) -> Iterator[tuple[int, int, int]]:
+    """Signals of the day as a whole, each once a day and side.
+
+    The gap from yesterday's close at the first bar's close; the first close beyond yesterday's range; a close off the day's mean
+    price by volume by more than half the day's range so far, after an hour; and at the last entry, the side of the day's move.
+    A day on which the contract rolled, and the one after it, have no yesterday.
+    """
+    gap, yesterday, vwap, late = (SIGNALS.index(name) for name in DAY)
+    begin = np.flatnonzero(np.r_[True, np.diff(bars.session) != 0, True])
+    days = [date.fromisoformat(day) for day in bars.sessions]
+    rolls = set(market_calendar(days[0], days[-1]).roll_days())
+    means = _mean_prices(bars)
+    before: tuple[float, float, float] | None = None
+    for first, end in zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True):
+        high, low, close = bars.high[first:end], bars.low[first:end], bars.close[first:end]
+        number = int(bars.session[first])
+        if rolls & set(days[max(0, number - 1) : number + 1]):
+            before = None
+        if before is not None:
+            if bars.open[first] != before[2]:
+                yield gap, first, int(np.sign(bars.open[first] - before[2]))
+            for side, beyond in ((1, close > before[0]), (-1, close < before[1])):
+                if beyond.any():
+                    yield yesterday, first + int(np.argmax(beyond)), side
+        mean = means[first:end]
+        spread = np.maximum.accumulate(high) - np.minimum.accumulate(low)
+        hour = bars.minute[first:end] >= FIRST_HOUR_MIN
+        for side in (1, -1):
+            far = hour & (side * (close - mean) > spread / 2)
+            if far.any():
+                yield vwap, first + int(np.argmax(far)), side
+        at = np.flatnonzero(bars.minute[first:end] < SETTINGS.market.session_min - SETTINGS.trade.no_entry_last_min - 5)
+        if len(at) and close[at[-1]] != bars.open[first]:
+            yield late, first + int(at[-1]), int(np.sign(close[at[-1]] - bars.open[first]))
+        before = float(high.max()), float(low.min()), float(close[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,16 +245,21 @@ class Results:
 
     def trades(self, rule: Rule, sessions: Sequence[int]) -> list[Trade]:
         """The rule's trades of those sessions."""
-        entries, market = self.entries, Market(self.entries.bars, settings_of(rule.exit))
-        filled, net = self.fills[rule.exit, rule.side], self.net[rule.exit, rule.side]
+        wanted = self.taken(rule) & np.isin(self.entries.session, sessions)
+        return self.made(rule.exit, rule.side, wanted, rule.signal)
+
+    def made(self, each: Exit, side: int, wanted: NDArray[np.bool_], kind: str) -> list[Trade]:
+        """The trades of the wanted entries."""
+        entries, market = self.entries, Market(self.entries.bars, settings_of(each))
+        filled, net = self.fills[each, side], self.net[each, side]
         made = []
-        for k in np.flatnonzero(self.taken(rule) & np.isin(entries.session, sessions)).tolist():
+        for k in np.flatnonzero(wanted).tolist():
             at, out = int(entries.at[k]), int(filled.exit_index[k])
-            direction = int(entries.direction[k]) * rule.side
+            direction = int(entries.direction[k]) * side
             risk, reward, entry = float(filled.risk[k]), float(filled.reward[k]), float(filled.entry[k])
             made.append(
                 Trade(
-                    kind=rule.signal, direction=direction, session=int(entries.session[k]),
+                    kind=kind, direction=direction, session=int(entries.session[k]),
                     minute=int(market.bars.minute[at]), alert_time=int(entries.time[k]), entry_index=at,
                     entry_time=int(market.bars.open_time[at]), entry=entry, risk=risk, stop=entry - direction * risk,
                     target=entry + direction * reward, reward_risk=reward / risk, exit_index=out,
@@ -285,6 +355,115 @@ def walk_forward(results: Sequence[Results], table: Table, choice: Any, allowed:
     return {"folds": folds, "rate": wins.rate.to_dict(), **wins.to_dict()}
 
 
+def reality_check(table: Table, allowed: NDArray[np.bool_]) -> dict[str, Any]:
+    """White's question: how often is the best t of all rules as high when none earns anything; sessions are drawn."""
+    known = np.isfinite(scores(table, len(table.owner))) & allowed
+    net, size = table.net[known], len(table.owner)
+    mean, error = net.mean(axis=1), net.std(axis=1, ddof=1) / np.sqrt(size)
+    drawn = np.random.default_rng(SETTINGS.seed).multinomial(size, np.full(size, 1 / size), size=DRAWS)
+    best_of = ((net @ drawn.T / size - mean[:, None]) / error[:, None]).max(axis=0)
+    ratio = mean / error
+    order = np.argsort(-ratio)[:10]
+    numbers = np.flatnonzero(known)[order]
+    return {
+        "rules": int(known.sum()),
+        "t_that_luck_reaches_in_5_percent": round(float(np.quantile(best_of, 0.95)), 3),
+        "best": [
+            {
+                "rule": [*RULES[number][:3], *RULES[number].exit],
+                "t": round(float(t), 3),
+                "p_of_all": round(float((1 + (best_of >= t).sum()) / (1 + DRAWS)), 4),
+                "trades": int(table.trades[number].sum()),
+                "win": _rate(table.wins[number].sum(), table.trades[number].sum()),
+                "win_by_set": [
+                    _rate(table.wins[number, of].sum(), table.trades[number, of].sum())
+                    for of in (np.array([owner == k for owner, _ in table.owner]) for k in range(len(SETS)))
+                ],
+            }
+            for number, t in zip(numbers.tolist(), ratio[order].tolist(), strict=True)
+        ],
+    }
+
+
+class Pool(NamedTuple):
+    """Every entry of every set, with and against: features by row, whether it won, and where it is from."""
+
+    features: Floats
+    won: NDArray[np.bool_]
+    column: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    row: NDArray[np.int64]
+    side: NDArray[np.int64]
+
+
+def pool_of(results: Sequence[Results], each: Exit) -> Pool:
+    """What the model learns from: signal and side, the moves as the holder sees them, their squares, the minute."""
+    parts, before = [], 0
+    for owner, result in enumerate(results):
+        entries = result.entries
+        column = before + np.searchsorted(entries.sessions, entries.session)
+        before += len(entries.sessions)
+        for side in (1, -1):
+            way = (entries.direction * side)[:, None]
+            kind = np.eye(len(SIGNALS))[entries.signal]
+            moves, minute = entries.moves[:, :3], entries.moves[:, 3:]
+            features = np.c_[kind, kind * side, way, way * moves, moves**2, way * moves * minute, minute, minute**2]
+            size = len(column)
+            parts.append(
+                (
+                    features,
+                    result.net[each, side] > 0,
+                    column,
+                    np.full(size, owner),
+                    np.arange(size),
+                    np.full(size, side),
+                )
+            )
+    return Pool(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def logistic(features: Floats, won: NDArray[np.bool_], ridge: float = 100.0) -> Floats:
+    """Weights of a logistic regression, the first that of 1, by Newton's steps."""
+    x = np.c_[np.ones(len(features)), features]
+    weights, penalty = np.zeros(x.shape[1]), ridge * np.eye(x.shape[1])
+    penalty[0, 0] = 0.0
+    for _ in range(8):
+        p = 1 / (1 + np.exp(-x @ weights))
+        slope = x.T @ (won - p) - penalty @ weights
+        weights = weights + np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + penalty, slope)
+    return weights
+
+
+def model_forward(results: Sequence[Results], owner: list[tuple[int, int]], each: Exit) -> dict[str, Any]:
+    """Fold by fold: a model of the wins before it, and the trades of the tenth that it likes best, as the past would rank them."""
+    pool, parts, draws, every = pool_of(results, each), [], [], []
+    settings = settings_of(each)
+    begin = 70
+    while begin < len(owner):
+        end = min(begin + FOLD, len(owner))
+        past, now = pool.column < begin - PURGE, (pool.column >= begin) & (pool.column < end)
+        mean, spread = pool.features[past].mean(0), pool.features[past].std(0) + 1e-9
+        weights = logistic((pool.features[past] - mean) / spread, pool.won[past])
+        said = weights[0] + (pool.features - mean) / spread @ weights[1:]
+        chosen = now & (said > np.quantile(said[past], 0.9))
+        for number in sorted({number for number, _ in owner[begin:end]}):
+            result = results[number]
+            sessions = [session for each_owner, session in owner[begin:end] if each_owner == number]
+            trades = []
+            for side in (1, -1):
+                wanted = np.zeros(len(result.entries.at), dtype=bool)
+                wanted[pool.row[chosen & (pool.owner == number) & (pool.side == side)]] = True
+                trades += result.made(each, side, wanted, "model")
+            # Several signals of one bar are one trade.
+            trades = list({(trade.entry_index, trade.direction): trade for trade in trades}.values())
+            draws.append(null_draws(result.entries.bars, trades, result.entries.sessions, settings))
+            parts.append((trades, sessions))
+            every += trades
+        begin = end
+    wins = wins_of(parts, null_of(NullDraws.added(draws), every, SETTINGS), SETTINGS)
+    return {"rate": wins.rate.to_dict(), **wins.to_dict()}
+
+
 def _rate(of: float, n: float) -> float | None:
     return round(float(of / n), 4) if n else None
 
@@ -313,15 +492,47 @@ def main(folder: Path) -> dict[str, Any]:
             "win": _rate(table.wins[top].sum(), table.trades[top].sum()),
             "trades": int(table.trades[top].sum()),
         },
+        "reality_check": reality_check(table, every),
+        **{f"reality_check, reward:risk {each:g}": reality_check(table, ratio == each) for each in RATIOS},
         "walk_forward": {},
     }
     for name, choice in CHOICES.items():
         made["walk_forward"][f"{name}, any reward:risk"] = walk_forward(results, table, choice, every)
         for each in RATIOS:
             made["walk_forward"][f"{name}, reward:risk {each:g}"] = walk_forward(results, table, choice, ratio == each)
+    for each in RATIOS:
+        found = model_forward(results, table.owner, Exit(1.0, each, 60))
+        made["walk_forward"][f"a model's best tenth, reward:risk {each:g}"] = {"folds": [], **found}
     made["seconds"] = round(perf_counter() - started, 1)
     return made
 
 
+def confirm(files: Sequence[Path]) -> dict[str, Any]:
+    """What the two rules that the search left standing do on bars that it has not seen, each file and all together."""
+    results = [
+        Results.of(entries_of(read_bars(file, tz=SETTINGS.market.tz, symbol="WIN", adjustment="none")))
+        for file in files
+    ]
+    made: dict[str, Any] = {}
+    for name, rule in LEFT.items():
+        settings, traded = settings_of(rule.exit), []
+        for result in results:
+            sessions = result.entries.sessions
+            trades = result.trades(rule, sessions)
+            traded.append((trades, sessions, null_draws(result.entries.bars, trades, sessions, settings)))
+        groups = {file.name: [part] for file, part in zip(files, traded, strict=True)} | {"all": traded}
+        made[name] = {"rule": [*rule[:3], *rule.exit]}
+        for group, parts in groups.items():
+            every = [trade for trades, _, _ in parts for trade in trades]
+            null = null_of(NullDraws.added([draws for _, _, draws in parts]), every, SETTINGS)
+            wins = wins_of(
+                [(trades, sessions) for trades, sessions, _ in parts], null, SETTINGS, reward_risk=rule.exit.reward_risk
+            )
+            made[name][group] = {**wins.rate.to_dict(), **wins.to_dict()}
+    return made
+
+
 if __name__ == "__main__":
-    json.dump(main(Path(sys.argv[1])), sys.stdout, indent=1)
+    given = sys.argv[1:]
+    found = confirm([Path(each) for each in given[1:]]) if given[0] == "confirm" else main(Path(given[0]))
+    json.dump(found, sys.stdout, indent=1)
