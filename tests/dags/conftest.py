@@ -67,7 +67,7 @@ print(json.dumps({
         }
         for dag in dags
     },
-    "heavy": sorted({"plotly", "pglast", "scipy", "pandas", "psycopg"} & sys.modules.keys()),
+    "heavy": sorted({"plotly", "pglast", "scipy", "pandas", "numba", "psycopg"} & sys.modules.keys()),
 }))
 """
 

@@ -35,7 +35,7 @@ def stage2(parsed: dict[str, Any]) -> dict[str, Any]:
 def test_every_dag_says_what_it_is_for(parsed: dict[str, Any]) -> None:
     assert set(parsed["dags"]) == {
         "stage2_dry_run", "stage3_rollback_validation", "stage4_capacity_planning", "capacity_calibration",
-        "daily_sync", "post", "rollout", "rollback",
+        "daily_sync", "post", "rollout", "rollback", "detector_backtest",
     }  # fmt: skip
     for dag in parsed["dags"].values():
         assert dag["doc"]
@@ -291,7 +291,7 @@ def test_names_read_while_parsing_are_those_of_the_loaded_release(
 
 def test_parsing_loads_nothing_that_only_tasks_need(parsed: dict[str, Any]) -> None:
     """The DAG processor parses again and again, and every task does once more."""
-    assert [name for name in parsed["heavy"] if name in {"plotly", "pglast", "scipy", "pandas"}] == []
+    assert [name for name in parsed["heavy"] if name in {"plotly", "pglast", "scipy", "pandas", "numba"}] == []
 
 
 def test_the_dag_reference_page_is_up_to_date(parsed: dict[str, Any], project: Path) -> None:
@@ -329,3 +329,43 @@ def test_a_rollback_is_armed_whatever_came_before_and_clears_nothing_but_the_out
 def test_the_outcome_looks_at_every_run_and_an_old_run_does_not_wait_for_a_new_one(rollout: dict[str, Any]) -> None:
     assert rollout["tasks"]["outcome"]["trigger_rule"] == "all_done"
     assert rollout["max_active_runs"] > 1
+
+
+@pytest.fixture
+def backtest(parsed: dict[str, Any]) -> dict[str, Any]:
+    dag: dict[str, Any] = parsed["dags"]["detector_backtest"]
+    return dag
+
+
+def test_a_backtest_goes_from_the_bars_to_the_report_and_only_then_to_people(backtest: dict[str, Any]) -> None:
+    steps = ["load", "quality", "run", "score", "gates", "benchmark", "report", "decide"]
+    assert [backtest["tasks"][name]["upstream"] for name in steps] == [[], *([name] for name in steps[:-1])]
+    assert backtest["schedule"] == "0 22 * * 1-5"
+    assert backtest["catchup"] is False
+
+
+def test_a_fail_is_tuned_in_parts_and_run_again_before_people_are_asked(backtest: dict[str, Any]) -> None:
+    tasks = backtest["tasks"]
+    assert tasks["tune"]["mapped_over"] == {"shard": list(range(8))}
+    assert [tasks[name]["upstream"] for name in ("tune", "choose", "run_again")] == [["decide"], ["tune"], ["choose"]]
+    assert tasks["detector_verdict"]["upstream"] == ["decide", "run_again"]
+    assert tasks["detector_verdict"]["trigger_rule"] == "none_failed"
+
+
+def test_nobody_signs_off_a_detector_before_tests_types_and_coverage_were_recorded(backtest: dict[str, Any]) -> None:
+    tasks = backtest["tasks"]
+    checks = {"run_tests", "check_types", "check_coverage", "record_checks"}
+    assert checks | {"gates", "run"} <= upstream(tasks, "detector_signoff")
+    assert {tasks[name]["trigger_rule"] for name in ("check_coverage", "record_checks", "detector_signoff")} == {
+        "all_success"
+    }
+    for name in ("run_tests", "check_types"):
+        assert tasks[name]["upstream"] == ["decide", "detector_verdict"]
+        assert tasks[name]["trigger_rule"] == "none_failed_min_one_success"
+
+
+def test_the_gates_of_the_detector_are_those_of_the_gates_file(backtest: dict[str, Any], gates_file: GatesFile) -> None:
+    sensors = {name: task for name, task in backtest["tasks"].items() if task["operator"] == "GoNoGoSensor"}
+    assert set(sensors) == {"detector_verdict", "detector_signoff"} <= set(gates_file.gates)
+    assert {task["retries"] for task in sensors.values()} == {TRIES}
+    assert "detector_checks" in gates_file.gates["detector_signoff"].evidence
