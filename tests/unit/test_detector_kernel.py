@@ -25,6 +25,7 @@ from comporta.detector.kernel import (
 )
 from comporta.detector.processor import processador_bdi
 from comporta.detector.settings import DetectorSettings
+from comporta.detector.trades import Market
 
 CALM = settings(derandomize=True, deadline=None, max_examples=20)
 RULE = only("zscore", "engulfing")
@@ -152,3 +153,24 @@ def test_against_the_move_the_same_alerts_are_traded_the_other_way() -> None:
     assert swept.alerts[0] == swept.alerts[1] > 20
     assert swept.trades[0] == swept.trades[1]
     assert swept.wins[0] != swept.wins[1]
+
+
+@CALM
+@given(seed=st.integers(0, 100_000), reward_risk=st.sampled_from([0.5, 1.0, 2.5]), gaps=st.sampled_from([0.0, 0.05]))
+def test_the_evaluator_fills_the_same_orders_alike(seed: int, reward_risk: float, gaps: float) -> None:
+    rule = only("zscore", "engulfing", trade__reward_risk=reward_risk)
+    bars = walk(4, seed, gaps=gaps)
+    passed, market = fused_pass(bars, rule), Market(bars, rule)
+    traded = passed.outcome != NO_TRADE
+
+    entries = market.entry_index(bars.close_time[passed.index], bars.session[passed.index])
+    fills = market.fill(
+        entries[traded],
+        passed.direction[traded].astype(np.int64),
+        passed.stop[traded],
+        np.full(passed.trades, reward_risk),
+    )
+
+    assert np.array_equal(entries >= 0, traded)
+    assert np.array_equal(fills.exit_index, passed.exit_index[traded])
+    assert fills.gross - market.fees_points == pytest.approx(passed.net[traded])

@@ -50,11 +50,15 @@ def rsi(period: int) -> Generator[float, Bar, None]:
             session, gain, loss, value, count = now, 0.0, 0.0, UNKNOWN, 0
         else:
             change = close - last
-            up, down = (change, 0.0) if change > 0.0 else (0.0, -change)
+            if change > 0.0:
+                up, down = change, 0.0
+            else:
+                up, down = 0.0, -change
             if count >= period:
                 gain = gain * keep + up * add
                 loss = loss * keep + down * add
-                value = relative_strength(gain, loss)
+                moved = gain + loss
+                value = 100.0 * gain / moved if moved > 0.0 else 50.0
             else:
                 count += 1
                 gain += up
@@ -62,14 +66,8 @@ def rsi(period: int) -> Generator[float, Bar, None]:
                 if count == period:
                     gain *= add
                     loss *= add
-                    value = relative_strength(gain, loss)
+                    value = 100.0 * gain / (gain + loss) if gain + loss > 0.0 else 50.0
         last = close
-
-
-def relative_strength(gain: float, loss: float) -> float:
-    """The index of an average gain and an average loss."""
-    moved = gain + loss
-    return 100.0 * gain / moved if moved > 0.0 else 50.0
 
 
 def median(values: Iterable[float]) -> float:

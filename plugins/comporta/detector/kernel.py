@@ -206,7 +206,7 @@ def _trade_numbers(settings: DetectorSettings) -> tuple[Any, ...]:
 
 
 @compiled_in
-def _trade(
+def _trade(  # noqa: PLR0911 - a trade ends in these ways
     opened, high, low, close, minute, end, at, direction, stop, target,
     slip, stop_slip, through, most_bars, period_min, too_late, fees,
 ):  # fmt: skip
@@ -220,19 +220,23 @@ def _trade(
         last -= 1
     if direction > 0:
         stop_at, beyond = entry - stop, entry + target + through
-        for k in range(entry_at, last + 1):
-            if low[k] <= stop_at:
-                return STOPPED, k, min(stop_at - stop_slip, opened[k]) - entry - fees
-            if high[k] >= beyond:
-                return TARGET, k, target - fees
-    else:
-        stop_at, beyond = entry + stop, entry - target - through
-        for k in range(entry_at, last + 1):
-            if high[k] >= stop_at:
-                return STOPPED, k, entry - max(stop_at + stop_slip, opened[k]) - fees
-            if low[k] <= beyond:
-                return TARGET, k, target - fees
-    return TIME, last, direction * (close[last] - entry) - fees
+        k = entry_at
+        while k <= last and (low[k] > stop_at) & (high[k] < beyond):
+            k += 1
+        if k > last:
+            return TIME, last, close[last] - entry - fees
+        if low[k] <= stop_at:
+            return STOPPED, k, min(stop_at - stop_slip, opened[k]) - entry - fees
+        return TARGET, k, target - fees
+    stop_at, beyond = entry + stop, entry - target - through
+    k = entry_at
+    while k <= last and (high[k] < stop_at) & (low[k] > beyond):
+        k += 1
+    if k > last:
+        return TIME, last, entry - close[last] - fees
+    if high[k] >= stop_at:
+        return STOPPED, k, entry - max(stop_at + stop_slip, opened[k]) - fees
+    return TARGET, k, target - fees
 
 
 @compiled
@@ -304,7 +308,7 @@ def _pass(  # noqa: PLR0912, PLR0915 - one pass is the point: calls would not be
             spread = window * squares - total * total
             beyond = (off * off > limit * spread) & (spread > NOISE * window * squares) & (count >= window - 1)
             side = int(beyond & (off > 0.0)) - int(beyond & (off < 0.0))
-            run = side + (run if run * side > 0 else 0)
+            run = side + run * int(run * side > 0)
             z_fires = beyond & (abs(run) == run_bars)
             if not (z_fires | rises | falls) or count < atr_period:
                 continue

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
 
 from comporta.detector.alert import Signal
 from comporta.detector.bars import Bar
@@ -114,14 +117,20 @@ class SeasonalRange:
         every = list(self._session_ranges)
         short, long = median(every[-settings.level_short :]), median(every[-settings.level_long :])
         level = (short / long) ** settings.level_exponent if short > 0 and long > 0 else 1.0
-        around = settings.slot_half_width_min // self.period
-        self._medians = [
-            median(
-                value for day in self._ranges for value in day[max(0, slot - around) : slot + around + 1] if value >= 0
-            )
-            * level
-            for slot in range(self.slots)
-        ]
+        self._medians = (level * _slot_medians(self._ranges, settings.slot_half_width_min // self.period)).tolist()
+
+
+def _slot_medians(sessions: Iterable[list[float]], around: int) -> NDArray[np.float64]:
+    """Of each slot, the median of what is known of it and of ``around`` slots on each side, in all sessions; UNKNOWN of nothing."""
+    table = np.array(list(sessions))
+    table[table < 0] = np.inf  # sorts behind all that is known
+    edge = np.full((len(table), around), np.inf)
+    wide = np.concatenate([edge, table, edge], axis=1)
+    pooled = np.sort(np.concatenate([wide[:, n : n + table.shape[1]] for n in range(2 * around + 1)]), axis=0)
+    known = np.isfinite(pooled).sum(axis=0)
+    slots = np.arange(table.shape[1])
+    middle = (pooled[np.maximum(known - 1, 0) // 2, slots] + pooled[np.minimum(known // 2, len(pooled) - 1), slots]) / 2
+    return np.where(known > 0, middle, UNKNOWN)
 
 
 def range_detector(seasonal: SeasonalRange, settings: RangeSettings) -> Generator[Signal | None, Bar, None]:
