@@ -32,6 +32,7 @@ from comporta.capacity.measures.clone import make_steady
 from comporta.capacity.model import HeldOut, RungResult
 from comporta.capacity.models.trial import tried_performance
 from comporta.capacity.runner import CapacityRun, open_capacity
+from comporta.demo.use import record_use
 from comporta.local.databases import prepare_control
 from comporta.postgres.connection import with_database
 from comporta.settings import Settings, project_root
@@ -46,6 +47,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comporta-bench-")))
         target, shadow = own_servers(stack, options.rows)
+        record_use(target)
         control = with_database(target, "comporta_bench")
         prepare_control(control, project_root())
         settings = Settings(
@@ -109,7 +111,7 @@ def _climb_all(ladders: list[CapacityRun]) -> None:
 
 
 def _climb(climber: Climber, state: str, size: float, dsn: str) -> None:
-    make_steady(dsn)
+    climber.make_ready(dsn)
     while missing := climber.climb.missing(state, size):
         climber.measure(dsn, missing[0])
 

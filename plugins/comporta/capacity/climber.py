@@ -12,7 +12,7 @@ from comporta.capacity.ladder import Climb, facts_key, stop_reason
 from comporta.capacity.measures.clone import grow, load_variables, make_steady, wal_position
 from comporta.capacity.measures.state import state_facts
 from comporta.capacity.model import BEFORE, Mix, Rung, RungResult
-from comporta.capacity.pgbench import WeightedScript, run_load
+from comporta.capacity.pgbench import Load, WeightedScript, run_load
 from comporta.errors import ComportaError
 from comporta.postgres.connection import connect
 from comporta.postgres.execution import run_script
@@ -20,6 +20,7 @@ from comporta.postgres.script import Script
 from comporta.release.model import Release
 from comporta.shadow.images import Images
 
+PRIMING_S = 2.0
 # Why the target must not be loaded beside now; None when nothing speaks against it.
 Breaker = Callable[[], str | None]
 Say = Callable[[str], None]
@@ -58,8 +59,8 @@ class Climber:
                 continue
             missing = self.climb.missing(state, size)
             if missing:
-                self.say(f"{state} · {size:g}x rows: vacuum and checkpoint, so that every ladder starts alike")
-                make_steady(dsn)
+                self.say(f"{state} · {size:g}x rows: vacuum, checkpoint and a first load, so that every ladder starts alike")
+                self.make_ready(dsn)
             if not self.climb.folder.has(facts_key(state, size)):
                 facts = state_facts(
                     dsn,
@@ -96,6 +97,11 @@ class Climber:
             run_script(conn, change.apply)
         return round(time.monotonic() - started, 3)
 
+    def make_ready(self, dsn: str) -> None:
+        """Let every ladder start alike: nothing to clean up, nothing to write back, and what the load reads in memory."""
+        make_steady(dsn)
+        self._load(dsn, max(self.climb.ladder.clients), PRIMING_S, seed=0)
+
     def measure(self, dsn: str, rung: Rung) -> RungResult:
         """Climb one rung and write its file; LadderStopped when a breaker speaks against it."""
         if reason := self.breaker():
@@ -104,19 +110,8 @@ class Climber:
                 remedy="When the target is well again, start the run anew or clear the task: no finished rung is repeated.",
             )
         self.images.shadow.check_owner(self.owner)
-        ladder, stop = self.climb.ladder, self.climb.plan.stop
-        variables, rows = load_variables(dsn, self.climb.plan.history)
         before = wal_position(dsn)
-        load = run_load(
-            dsn,
-            self.scripts,
-            clients=rung.clients,
-            seconds=ladder.seconds,
-            warm_up_s=ladder.warm_up_s,
-            longest_s=stop.rung_s,
-            seed=zlib.crc32(rung.key.encode()),
-            variables=variables,
-        )
+        load, rows = self._load(dsn, rung.clients, self.climb.ladder.seconds, seed=zlib.crc32(rung.key.encode()))
         reason = stop_reason(load, self.climb.plan)
         if reason is None and (opened := self.breaker()):
             reason = f"beside this load, {opened}"
@@ -140,6 +135,21 @@ class Climber:
         said = f"{rung}: {load.throughput_per_s:.0f} transactions/s, p95 {load.latency.p95_ms:.1f} ms"
         self.say(said + (f"; no higher rung here: {reason}" if reason else ""))
         return result
+
+    def _load(self, dsn: str, clients: int, seconds: float, *, seed: int) -> tuple[Load, int]:
+        """What the load showed, and the rows that there were when it began."""
+        variables, rows = load_variables(dsn, self.climb.plan.history)
+        load = run_load(
+            dsn,
+            self.scripts,
+            clients=clients,
+            seconds=seconds,
+            warm_up_s=self.climb.ladder.warm_up_s,
+            longest_s=self.climb.plan.stop.rung_s,
+            seed=seed,
+            variables=variables,
+        )
+        return load, rows
 
 
 def weighted(folder: Path, mix: Mix) -> tuple[WeightedScript, ...]:
