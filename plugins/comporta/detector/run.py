@@ -145,6 +145,7 @@ class Backtest:
     home: Path = Path()
     tuning_file: Path = TUNING_FILE
     guards: bool = True
+    tuned: bool = False
     detector: Callable[[Bars, DetectorSettings], Sequence[Alert]] = detect
 
     # -- the steps ---------------------------------------------------------------------------------------------------
@@ -279,6 +280,7 @@ class Backtest:
             None,
             {
                 "verdict": result["verdict"],
+                "tuned": self.tuned,
                 "gates": {name: gate["verdict"] for name, gate in result["gates"].items()},
                 "bound_to": result["bound_to"],
                 "result": self.result_digest(),
@@ -334,6 +336,7 @@ class Backtest:
             self,
             settings=DetectorSettings.from_mapping(told["tuned_settings"]),
             run_id=run_id,
+            tuned=True,
             folder=RunFolder.make(self.archives or self.folder.path.parents[1], STAGE, run_id, self.started),
         )
         second.folder.write("tuning", told)

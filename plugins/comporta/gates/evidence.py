@@ -160,8 +160,15 @@ def _detector_checks(sources: Sources) -> EvidenceItem:
 
 
 def _of_detector(sources: Sources, name: str, title: str, event_type: EventType) -> EvidenceItem:
-    """The last of its kind: the detector is of no release."""
-    event = next(reversed(sources.ledger.latest(1, event_type=event_type)), None)
+    """The last of a run of the DAG over the settings in use: neither a try at the terminal nor what tuning chose stands for it."""
+    of_the_dag = (
+        event
+        for event in reversed(sources.ledger.latest(50, event_type=event_type))
+        if event.stream.startswith("backtest/")
+        and not event.actor.startswith("cli:")
+        and not event.payload.get("tuned")
+    )
+    event = next(of_the_dag, None)
     return _told(event, name, title)
 
 
