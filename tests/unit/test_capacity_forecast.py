@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.capacity_data import GB, LAWS, MB, NOW, PLAN, Catalogue, Law
 from tests.capacity_truth import Affine, TrueGrowth, truth
 
-from comporta.capacity.forecast import forecast, months_later
+from comporta.capacity.forecast import brought_nearer, forecast, months_later, verdict
 from comporta.capacity.model import BEFORE, Answer, Forecast, HeldOut, Scenario
 from comporta.capacity.models import Draws
 from comporta.capacity.questions.disk import disk_full
@@ -498,3 +498,29 @@ def test_models_that_are_not_used_are_among_the_assumptions() -> None:
     poor = report.model_copy(update={"used": False, "why": why, "held_out": (missed,)})
 
     assert "throughput: worse than the last rung; the last rung is used" in made(it, reports=(poor,)).assumptions
+
+
+def answer_of(state: str, verdict: str, day: date | None = None, spread: int = 30) -> Answer:
+    return Answer(
+        question="p95", subject="p95", state=state, verdict=verdict, objective="p95 within 250 ms", text="",
+        date=day, low=day and day - timedelta(days=spread), high=day and day + timedelta(days=spread),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("without", "having", "nearer"),
+    [
+        (answer_of("before", "met"), answer_of("OPT5", "met_until", date(2028, 4, 1)), True),
+        (answer_of("before", "met_until", date(2029, 4, 1)), answer_of("OPT5", "met_until", date(2028, 4, 1)), True),
+        (answer_of("before", "met_until", date(2028, 5, 1)), answer_of("OPT5", "met_until", date(2028, 4, 1)), False),
+        (answer_of("before", "met"), answer_of("OPT5", "not_met"), True),
+        (answer_of("before", "not_met"), answer_of("OPT5", "not_met"), False),
+        (answer_of("before", "met"), answer_of("OPT5", "met"), False),
+    ],
+)
+def test_a_release_that_brings_the_day_of_an_objective_nearer_is_a_warning_at_least(
+    without: Answer, having: Answer, nearer: bool
+) -> None:
+    assert bool(brought_nearer([without, having], "OPT5")) is nearer
+    if nearer and having.verdict == "met_until":
+        assert verdict([without, having], "OPT5", date(2026, 11, 30), 12) == "warn"

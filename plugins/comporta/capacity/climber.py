@@ -59,7 +59,9 @@ class Climber:
                 continue
             missing = self.climb.missing(state, size)
             if missing:
-                self.say(f"{state} · {size:g}x rows: vacuum, checkpoint and a first load, so that every ladder starts alike")
+                self.say(
+                    f"{state} · {size:g}x rows: vacuum, checkpoint and a first load, so that every ladder starts alike"
+                )
                 self.make_ready(dsn)
             if not self.climb.folder.has(facts_key(state, size)):
                 facts = state_facts(

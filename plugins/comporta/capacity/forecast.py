@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
 
-from comporta.capacity.model import Answer, Forecast, Measured, Scenario
+from comporta.capacity.model import BEFORE, Answer, Forecast, Measured, Scenario
 from comporta.capacity.models import Fitted
 from comporta.capacity.questions.buys import buys
 from comporta.capacity.questions.disk import disk_full
@@ -60,16 +60,32 @@ def forecast(measured: Measured, fitted: Fitted, plan: CapacityPlan, scenario: S
 
 
 def verdict(answers: Iterable[Answer], release: str, now: date, look_ahead_months: int) -> str:
-    """``stop``: an objective is not met today, with the release. ``warn``: one will not be within the months looked ahead, or
-    nobody can say. ``pass`` otherwise. What is wrong only before the release does not speak against it.
+    """``stop``: an objective is not met today, with the release. ``warn``: one will not be within the months looked ahead, the
+    release brings its day nearer, or nobody can say. ``pass`` otherwise. What is wrong only before it does not speak against it.
     """
+    answers = tuple(answers)
     judged = [answer for answer in answers if answer.question in OBJECTIVES and answer.state in (release, "")]
     if any(answer.verdict == "not_met" for answer in judged):
         return "stop"
     last = months_later(now, look_ahead_months)
     soon = any(answer.date is not None and answer.date <= last for answer in judged)
     silent = not judged or any(answer.verdict == "not_enough_data" for answer in judged)
-    return "warn" if soon or silent else "pass"
+    return "warn" if soon or silent or brought_nearer(answers, release) else "pass"
+
+
+def brought_nearer(answers: Iterable[Answer], release: str) -> tuple[Answer, ...]:
+    """The objectives that fail sooner with the release than without it, beyond what both intervals leave open."""
+    answers = tuple(answers)
+    without = {(each.question, each.subject): each for each in answers if each.state == BEFORE}
+    return tuple(
+        each
+        for each in answers
+        if each.question in OBJECTIVES
+        and each.state == release != BEFORE
+        and (before := without.get((each.question, each.subject))) is not None
+        and before.verdict in ("met", "met_until")
+        and (each.verdict == "not_met" or (each.high is not None and (before.low is None or each.high < before.low)))
+    )
 
 
 def assumptions(outlook: Outlook) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import html
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import combinations
 from statistics import median
@@ -26,6 +26,7 @@ _LINES = ("#3b78b5", "#d07a2d", "#7a5aa6", "#2a9d8f", "#a8577e", "#8a8f2a", "#7b
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x")
 _BANDS_SHOWN = 2  # more bands over each other are a grey cloud; the others are told by the table
+_LINES_SHOWN = 8
 _WIDE = 30  # from so many times the lowest value on, a linear axis hides the low ones
 _FAR = 5  # a limit that is so many times the highest value would press the plot flat
 _BYTES = {"B", "bytes", "byte"}
@@ -297,6 +298,7 @@ def to_come(
         told = [each for each in lines if _OBJECTIVE not in each.name]
         if not told:
             continue
+        told, small = _largest(told)
         title, unit = _PLOTS.get(key, (key.replace("_", " "), ""))
         named = limits.get(key) or [
             Limit(_text(each.name), max(value for value in each.value if value is not None))
@@ -306,8 +308,17 @@ def to_come(
         twice = _twice(doubled.series.get(key, ()), states) if doubled and key in _DOUBLED else ()
         # What a change takes to apply is its own; everything else by state holds with all changes up to it.
         called = () if key == "apply" else states
-        drawn.append(_forecast(title, unit, told, twice, named, forecast.now, called))
+        plot = _forecast(title, unit, told, twice, named, forecast.now, called)
+        drawn.append(replace(plot, note=f"{plot.note} {small} smaller ones are in the JSON only.") if small else plot)
     return drawn
+
+
+def _largest(lines: Sequence[Series]) -> tuple[Sequence[Series], int]:
+    """The lines that one can tell apart in a plot, in their order, and how many smaller ones are left out."""
+    if len(lines) <= _LINES_SHOWN:
+        return lines, 0
+    kept = sorted(lines, key=lambda each: max(value for value in each.value if value is not None))[-_LINES_SHOWN:]
+    return [each for each in lines if each in kept], len(lines) - _LINES_SHOWN
 
 
 def _twice(lines: Sequence[Series], states: Sequence[str]) -> Sequence[Series]:

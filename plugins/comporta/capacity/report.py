@@ -11,6 +11,7 @@ from typing import Any
 
 from comporta.capacity import plots
 from comporta.capacity.compared import Calibration
+from comporta.capacity.forecast import brought_nearer
 from comporta.capacity.model import BEFORE, Answer, FitReport, Forecast, HeldOut, Latency, Measured
 from comporta.capacity.plots import Drawn, Limit
 from comporta.release.capacity import CapacityPlan
@@ -97,7 +98,7 @@ def report_data(
         "target": target,
         "release": measured.release,
         "verdict": verdict,
-        "sentence": _sentence(verdict, objectives, measured),
+        "sentence": _sentence(verdict, objectives, measured, brought_nearer(forecast.answers, measured.release)),
         "plan": plan.model_dump(mode="json"),
         "objectives": objectives,
         "without": [_shown(each, forecast, plan) for each in _objectives(forecast, BEFORE)],
@@ -216,7 +217,9 @@ def _verdict(forecast: Forecast, objectives: Sequence[Mapping[str, Any]]) -> str
     return "warn" if forecast.verdict == "pass" and blind else forecast.verdict
 
 
-def _sentence(verdict: str, objectives: Sequence[Mapping[str, Any]], measured: Measured) -> str:
+def _sentence(
+    verdict: str, objectives: Sequence[Mapping[str, Any]], measured: Measured, nearer: Sequence[Answer]
+) -> str:
     if not objectives:
         return "No objective could be judged: too little was measured. The reasons are below."
     counts = [(_WORDS[key], sum(each["verdict"] == key for each in objectives)) for key in _WORDS]
@@ -227,7 +230,12 @@ def _sentence(verdict: str, objectives: Sequence[Mapping[str, Any]], measured: M
         "stop": "An objective is not held today, even with the release.",
     }
     what = f"With {measured.release} applied" if measured.release != BEFORE else "As it is"
-    return f"{what}, of {len(objectives)} objectives: {told}. {ends.get(verdict, '')}".rstrip()
+    lost = (
+        f" It brings nearer the day on which one fails: {'; '.join(each.objective for each in nearer)}."
+        if nearer
+        else ""
+    )
+    return f"{what}, of {len(objectives)} objectives: {told}.{lost} {ends.get(verdict, '')}".rstrip()
 
 
 # -- tables --------------------------------------------------------------------------------------------------------------
