@@ -313,7 +313,7 @@ def to_come(
     return drawn
 
 
-def _largest(lines: Sequence[Series]) -> tuple[Sequence[Series], int]:
+def _largest(lines: list[Series]) -> tuple[list[Series], int]:
     """The lines that one can tell apart in a plot, in their order, and how many smaller ones are left out."""
     if len(lines) <= _LINES_SHOWN:
         return lines, 0
