@@ -21,7 +21,7 @@ from comporta.capacity.climber import LadderStopped
 from comporta.capacity.ladder import owed
 from comporta.capacity.model import BEFORE, Forecast, RungResult
 from comporta.capacity.pgbench import LoadFailed, WeightedScript, run_load
-from comporta.capacity.runner import FORECAST, CapacityRun, earlier_runs, open_capacity
+from comporta.capacity.runner import COPY, FORECAST, CapacityRun, earlier_runs, open_capacity
 from comporta.errors import ConfigurationError
 from comporta.health import hold, release_hold
 from comporta.ledger import EventType, Ledger
@@ -123,6 +123,15 @@ def test_a_finished_run_measures_nothing_again(settings: Settings, whole: Any) -
 def test_a_size_that_is_not_on_the_ladder_is_refused_by_name(settings: Settings) -> None:
     with planning(settings, "other") as run, pytest.raises(ConfigurationError, match=r"no size 3: it has \[1.0, 2.0\]"):
         run.climb_size(3)
+
+
+def test_a_run_does_not_go_on_on_another_copy_of_the_target(settings: Settings, whole: Any) -> None:
+    assert whole
+    with planning(settings, "moved") as run:
+        run.prepare()
+        run.folder.write(COPY, {"copy": "gis_image_of_another_time"})
+        with pytest.raises(ConfigurationError, match="the copy of the target that this run began on is gone"):
+            run.climb_size(1)
 
 
 def test_an_open_breaker_stops_the_ladder_and_what_stands_is_kept(settings: Settings, whole: Any) -> None:

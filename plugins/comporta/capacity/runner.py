@@ -35,7 +35,7 @@ from comporta.shadow.lease import lease
 
 STAGE = "stage4"
 WORKFLOW = "capacity"
-BEGUN, TARGET, MIX, MODELS, FORECAST, FINISHED = "begun", "target", "mix", "models", "forecast", "finished"
+BEGUN, TARGET, MIX, COPY, MODELS, FORECAST, FINISHED = "begun", "target", "mix", "copy", "models", "forecast", "finished"
 Say = Callable[[str], None]
 
 
@@ -117,6 +117,7 @@ class CapacityRun:
         with self._lease() as dsn, monitoring(self.settings, self.release, self.say):
             shadow = Shadow(self.target_dsn, dsn)
             self._ensure_golden(shadow)
+            self._check_copy(shadow)
             climber = self.climber(shadow, size)
             for result in climber.size(size):
                 self._record_rung(result)
@@ -234,6 +235,18 @@ class CapacityRun:
         with BreakerBook(self.settings.require("control")) as book:
             samples = book.samples(self.release.name)
         return [int(each.detail["used"]) for each in samples if each.breaker == "connections" and "used" in each.detail]
+
+    def _check_copy(self, shadow: Shadow) -> None:
+        """Rungs on two copies of the target do not compare: a run ends on the one that it began on."""
+        found = {"copy": Images(shadow, self.release.support).name(())}
+        if not self.folder.has(COPY):
+            self.folder.write(COPY, found)
+        elif self.folder.read(COPY) != found:
+            raise ConfigurationError(
+                f"the copy of the target that this run began on is gone from {describe(shadow.shadow_dsn)}: another stage "
+                "made a new one, or a support script changed",
+                remedy="Begin anew: comporta capacity --fresh (in Airflow: a new run). What was measured stays in the archives.",
+            )
 
     def _is_other(self, shadow: Shadow) -> bool:
         """True when the golden copy is of another schema than the target has now. A run under way keeps the copy it began on."""
