@@ -22,19 +22,28 @@ class Curve(Protocol):
         ...
 
 
+def crowd(clients: Array) -> Array:
+    """The share of the others among the clients: 0 of one alone, towards 1 of many."""
+    return np.asarray(1 - 1 / clients)
+
+
 @dataclass(frozen=True)
 class Ratio:
-    """A latency: the mean one, clients / throughput (Little's law), times a ratio that is a power of clients and of size."""
+    """A latency: the mean one, clients / throughput (Little's law), times a ratio: a power of size, bounded in clients.
+
+    Alone, a client meets the spread of the mix; in a crowd it meets the queue, which evens out. So the log of the ratio goes from
+    one value to another with ``crowd``, instead of growing for ever.
+    """
 
     throughput: Curve
     coefficients: Array
-    """(400, 3): log ratio at one client and size 1, its slope by log clients, by log size."""
+    """(400, 3): log ratio of one client at size 1, what a crowd adds to it, its slope by log size."""
 
     def at(self, clients: Array, size: Array) -> Array:
         shape = (COUNT, *(1,) * (max(clients.ndim, size.ndim) - 1))
         first, by_clients, by_size = (self.coefficients[:, k].reshape(shape) for k in range(3))
         mean_ms = 1000 * clients / self.throughput.at(clients, size)
-        return np.asarray(mean_ms * np.exp(first + by_clients * np.log(clients)) * np.exp(by_size * np.log(size)))
+        return np.asarray(mean_ms * np.exp(first + by_clients * crowd(clients)) * np.exp(by_size * np.log(size)))
 
 
 @dataclass(frozen=True)

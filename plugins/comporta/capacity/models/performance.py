@@ -2,7 +2,7 @@
 
 The load is a closed loop: each client asks again as soon as it is answered. So by Little's law clients = throughput x mean latency,
 and a percentile is the mean latency times a ratio. Throughput follows the Universal Scalability Law (``usl``), the log of the ratio
-is linear in log clients and log size, with slopes that must earn their distance from 0.
+is linear in log size and in the share of other clients, with slopes that must earn their distance from 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comporta.capacity.model import RungResult
-from comporta.capacity.models.curves import Curve, Ratio, Scaled
+from comporta.capacity.models.curves import Curve, Ratio, Scaled, crowd
 from comporta.capacity.models.draws import COUNT, Array, Draws, Value, align, as_draws, seeded
 from comporta.capacity.models.robust import first_reached, huber_weights, linear_draws, soft_l1
 from comporta.capacity.models.usl import Usl, fit_usl
@@ -26,7 +26,8 @@ Course = Literal["scales", "saturated", "retrograde", "noisy"]
 PERCENTILES: Final[tuple[Percentile, ...]] = ("p50", "p95", "p99")
 MOST_CLIENTS: Final = 1000
 _GRID: Final = np.geomspace(1, MOST_CLIENTS, 241)
-_SLOPE: Final = 0.3  # prior standard deviation of a ratio's slopes
+_SLOPE: Final = 0.3  # prior standard deviation of a ratio's slope by log size
+_CROWD: Final = 0.7  # and of what a crowd adds to its log
 _RATIO_SPREAD: Final = 0.1
 
 
@@ -160,10 +161,10 @@ def _ratio_of(percentile: Percentile, rungs: Sequence[RungResult], usl: Usl) -> 
     n, s, x = (np.array(each) for each in columns(rungs))
     latency = np.array([value_of(rung, percentile) for rung in rungs])
     y = np.log(latency * x / (1000 * n))
-    design = np.column_stack([np.ones_like(n), np.log(n), np.log(s)])
+    design = np.column_stack([np.ones_like(n), crowd(n), np.log(s)])
     weights = huber_weights(y - design @ soft_l1(design, y, 2 * _RATIO_SPREAD), 3)
     random = seeded("ratio", percentile, y.tolist(), n.tolist(), s.tolist())
-    shrink = np.array([np.inf, _SLOPE, _SLOPE])
+    shrink = np.array([np.inf, _CROWD, _SLOPE])
     _, draws, _ = linear_draws(design, y, weights, shrink, _RATIO_SPREAD, 1.0, random)
     return Ratio(usl, draws)
 

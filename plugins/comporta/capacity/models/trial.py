@@ -155,7 +155,7 @@ def _decide(
         )
     form = whole.usl.form if whole.usl else "none"
     if subject != "throughput":
-        form = "Little's law on the throughput, times a ratio that is a power of clients and size"
+        form = "Little's law on the throughput, times a ratio that a crowd of clients changes, and a power of size"
     report = FitReport(
         subject=f"{subject}, {whole.state}",
         form=form,
