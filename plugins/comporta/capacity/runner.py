@@ -35,7 +35,15 @@ from comporta.shadow.lease import lease
 
 STAGE = "stage4"
 WORKFLOW = "capacity"
-BEGUN, TARGET, MIX, COPY, MODELS, FORECAST, FINISHED = "begun", "target", "mix", "copy", "models", "forecast", "finished"
+BEGUN, TARGET, MIX, COPY, MODELS, FORECAST, FINISHED = (
+    "begun",
+    "target",
+    "mix",
+    "copy",
+    "models",
+    "forecast",
+    "finished",
+)
 Say = Callable[[str], None]
 
 
