@@ -95,6 +95,8 @@ def _climb_all(ladders: list[CapacityRun]) -> None:
     first = ladders[0]
     shadow = Shadow(first.target_dsn, first.shadow_dsn)
     for size in first.ladder.sizes:
+        if not any(ladder.climb.missing(state, size) for ladder in ladders for state in first.climb.states):
+            continue
         climber = first.climber(shadow, size)
         dsn = climber.grown(size)
         for state in first.climb.states:
