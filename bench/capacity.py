@@ -113,9 +113,9 @@ def _climb_all(ladders: list[CapacityRun]) -> None:
 
 
 def _climb(climber: Climber, state: str, size: float, dsn: str) -> None:
-    climber.make_ready(dsn)
+    ready = climber.make_ready(dsn)
     while missing := climber.climb.missing(state, size):
-        climber.measure(dsn, missing[0])
+        climber.measure(ready, missing[0])
 
 
 def _set_aside(shadow: Shadow) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,15 @@ Say = Callable[[str], None]
 
 class LadderStopped(ComportaError):
     """The ladder is not climbed on for now: a breaker is open, or the shadow has no room. What was measured is kept."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A clone on which a ladder may be climbed: what its load begins with, and the rows that there are."""
+
+    dsn: str
+    variables: Mapping[str, int]
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -57,12 +66,12 @@ class Climber:
             took = self.apply(dsn, state)
             if self.climb.is_done(state, size):
                 continue
-            missing = self.climb.missing(state, size)
-            if missing:
+            ready = None
+            if self.climb.missing(state, size):
                 self.say(
                     f"{state} · {size:g}x rows: vacuum, checkpoint and a first load, so that every ladder starts alike"
                 )
-                self.make_ready(dsn)
+                ready = self.make_ready(dsn)
             if not self.climb.folder.has(facts_key(state, size)):
                 facts = state_facts(
                     dsn,
@@ -75,8 +84,8 @@ class Climber:
                 )
                 self.climb.folder.write(facts_key(state, size), facts.model_copy(update={"apply_s": took}).to_dict())
             # A rung that says stop changes what is missing, so it is asked anew each time.
-            while missing := self.climb.missing(state, size):
-                yield self.measure(dsn, missing[0])
+            while ready and (missing := self.climb.missing(state, size)):
+                yield self.measure(ready, missing[0])
 
     def grown(self, size: float) -> str:
         """Make the clone in use one of this many times the rows, on which nothing of the release stands; its dsn."""
@@ -99,12 +108,14 @@ class Climber:
             run_script(conn, change.apply)
         return round(time.monotonic() - started, 3)
 
-    def make_ready(self, dsn: str) -> None:
+    def make_ready(self, dsn: str) -> Ready:
         """Let every ladder start alike: nothing to clean up, nothing to write back, and what the load reads in memory."""
         make_steady(dsn)
-        self._load(dsn, max(self.climb.ladder.clients), PRIMING_S, seed=0)
+        ready = Ready(dsn, *load_variables(dsn, self.climb.plan.history))
+        self._load(ready, max(self.climb.ladder.clients), PRIMING_S, seed=0)
+        return ready
 
-    def measure(self, dsn: str, rung: Rung) -> RungResult:
+    def measure(self, ready: Ready, rung: Rung) -> RungResult:
         """Climb one rung and write its file; LadderStopped when a breaker speaks against it."""
         if reason := self.breaker():
             raise LadderStopped(
@@ -112,8 +123,8 @@ class Climber:
                 remedy="When the target is well again, start the run anew or clear the task: no finished rung is repeated.",
             )
         self.images.shadow.check_owner(self.owner)
-        before = wal_position(dsn)
-        load, rows = self._load(dsn, rung.clients, self.climb.ladder.seconds, seed=zlib.crc32(rung.key.encode()))
+        before = wal_position(ready.dsn)
+        load = self._load(ready, rung.clients, self.climb.ladder.seconds, seed=zlib.crc32(rung.key.encode()))
         reason = stop_reason(load, self.climb.plan)
         if reason is None and (opened := self.breaker()):
             reason = f"beside this load, {opened}"
@@ -122,7 +133,7 @@ class Climber:
             size=rung.size,
             clients=rung.clients,
             round=rung.round,
-            rows=rows,
+            rows=ready.rows,
             seconds=load.seconds,
             transactions=load.transactions,
             failed=load.failed,
@@ -130,7 +141,7 @@ class Climber:
             latency=load.latency,
             by_transaction=dict(load.by_transaction),
             calls=dict(load.calls),
-            wal_bytes=wal_position(dsn) - before,
+            wal_bytes=wal_position(ready.dsn) - before,
             stop=reason,
         )
         self.climb.folder.write(rung.key, result.to_dict())
@@ -138,20 +149,17 @@ class Climber:
         self.say(said + (f"; no higher rung here: {reason}" if reason else ""))
         return result
 
-    def _load(self, dsn: str, clients: int, seconds: float, *, seed: int) -> tuple[Load, int]:
-        """What the load showed, and the rows that there were when it began."""
-        variables, rows = load_variables(dsn, self.climb.plan.history)
-        load = run_load(
-            dsn,
+    def _load(self, ready: Ready, clients: int, seconds: float, *, seed: int) -> Load:
+        return run_load(
+            ready.dsn,
             self.scripts,
             clients=clients,
             seconds=seconds,
             warm_up_s=self.climb.ladder.warm_up_s,
             longest_s=self.climb.plan.stop.rung_s,
             seed=seed,
-            variables=variables,
+            variables=ready.variables,
         )
-        return load, rows
 
 
 def weighted(folder: Path, mix: Mix) -> tuple[WeightedScript, ...]:

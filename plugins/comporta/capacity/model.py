@@ -6,7 +6,6 @@ the rows of the target there are. A **rung** is one measurement: a state, a size
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Self
@@ -60,7 +59,7 @@ class Latency(Record):
 
 
 class RungResult(Record):
-    """What one rung showed. ``rows`` are those of the release's history tables when it began; ``wal_bytes`` of the whole rung."""
+    """What one rung showed. ``rows`` are those of the history tables when its ladder began; ``wal_bytes`` of the whole rung."""
 
     state: str
     size: float
@@ -309,8 +308,3 @@ class Forecast(Record):
     assumptions: tuple[str, ...]
     verdict: str
     """pass, warn or stop: stop when an objective is not met now, warn when one will not be within the plan's ``look_ahead``."""
-
-
-def newest(rungs: Sequence[RungResult]) -> int:
-    """The most clients that were measured; 0 without a rung."""
-    return max((rung.clients for rung in rungs), default=0)

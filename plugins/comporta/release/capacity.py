@@ -29,8 +29,8 @@ class LadderPlan(Strict):
 
     clients: tuple[Clients, ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
     sizes: tuple[Size, ...] = Field(default=(1, 2, 4), min_length=1)
-    seconds: Annotated[float, Field(gt=0, le=3600)] = 3.0
-    warm_up_s: Annotated[float, Field(ge=0, le=600)] = 1.0
+    seconds: Annotated[float, Field(gt=0, le=3600)] = 2.5
+    warm_up_s: Annotated[float, Field(ge=0, le=600)] = 0.5
     rounds: Annotated[int, Field(ge=1, le=20)] = 2
     each_change_clients: tuple[Clients, ...] = (4,)
     each_change_sizes: tuple[Size, ...] = (1,)
