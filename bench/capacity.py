@@ -113,7 +113,8 @@ def _climb_all(ladders: list[CapacityRun]) -> None:
 
 
 def _climb(climber: Climber, state: str, size: float, dsn: str) -> None:
-    ready = climber.make_ready(dsn)
+    make_steady(dsn)
+    ready = climber.prime(dsn)
     while missing := climber.climb.missing(state, size):
         climber.measure(ready, missing[0])
 

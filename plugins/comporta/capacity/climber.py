@@ -66,12 +66,12 @@ class Climber:
             took = self.apply(dsn, state)
             if self.climb.is_done(state, size):
                 continue
-            ready = None
-            if self.climb.missing(state, size):
+            wanted = bool(self.climb.missing(state, size))
+            if wanted:
                 self.say(
                     f"{state} · {size:g}x rows: vacuum, checkpoint and a first load, so that every ladder starts alike"
                 )
-                ready = self.make_ready(dsn)
+                make_steady(dsn)
             if not self.climb.folder.has(facts_key(state, size)):
                 facts = state_facts(
                     dsn,
@@ -83,9 +83,11 @@ class Climber:
                     planning=state == states[-1] and size == self.climb.ladder.sizes[0],
                 )
                 self.climb.folder.write(facts_key(state, size), facts.model_copy(update={"apply_s": took}).to_dict())
-            # A rung that says stop changes what is missing, so it is asked anew each time.
-            while ready and (missing := self.climb.missing(state, size)):
-                yield self.measure(ready, missing[0])
+            if wanted:
+                ready = self.prime(dsn)
+                # A rung that says stop changes what is missing, so it is asked anew each time.
+                while missing := self.climb.missing(state, size):
+                    yield self.measure(ready, missing[0])
 
     def grown(self, size: float) -> str:
         """Make the clone in use one of this many times the rows, on which nothing of the release stands; its dsn."""
@@ -108,9 +110,8 @@ class Climber:
             run_script(conn, change.apply)
         return round(time.monotonic() - started, 3)
 
-    def make_ready(self, dsn: str) -> Ready:
-        """Let every ladder start alike: nothing to clean up, nothing to write back, and what the load reads in memory."""
-        make_steady(dsn)
+    def prime(self, dsn: str) -> Ready:
+        """Load the clone once before its first rung, so that what the load reads is in memory."""
         ready = Ready(dsn, *load_variables(dsn, self.climb.plan.history))
         self._load(ready, max(self.climb.ladder.clients), PRIMING_S, seed=0)
         return ready
