@@ -148,6 +148,17 @@ def test_an_open_breaker_stops_the_ladder_and_what_stands_is_kept(settings: Sett
     assert run_of_whole.climb.left() == 0
 
 
+def test_a_shadow_without_room_stops_the_ladder(
+    settings: Settings, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert whole
+    monkeypatch.setattr("comporta.capacity.runner.disk_of", lambda _: (5, 100, True))
+    with planning(settings, "full") as run:
+        run.prepare()
+        with pytest.raises(LadderStopped, match=r"5\.0% of the shadow's disk is free, and the plan stops below 10%"):
+            run.climb_size(1)
+
+
 def test_a_run_that_was_killed_goes_on_without_repeating_a_rung(settings: Settings, whole: Any) -> None:
     assert whole
     environment = os.environ | {

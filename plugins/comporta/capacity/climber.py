@@ -12,7 +12,7 @@ from comporta.capacity.ladder import Climb, facts_key, stop_reason
 from comporta.capacity.measures.clone import grow, load_variables, make_steady, wal_position
 from comporta.capacity.measures.state import state_facts
 from comporta.capacity.model import BEFORE, Mix, Rung, RungResult
-from comporta.capacity.pgbench import Load, WeightedScript, run_load
+from comporta.capacity.pgbench import PASSES, Load, WeightedScript, run_load
 from comporta.errors import ComportaError
 from comporta.postgres.connection import connect
 from comporta.postgres.execution import run_script
@@ -21,7 +21,7 @@ from comporta.release.model import Release
 from comporta.shadow.images import Images
 
 PRIMING_S = 2.0
-# Why the target must not be loaded beside now; None when nothing speaks against it.
+# Why no load may be put on the shadow now; None when nothing speaks against it.
 Breaker = Callable[[], str | None]
 Say = Callable[[str], None]
 
@@ -113,7 +113,7 @@ class Climber:
     def prime(self, dsn: str) -> Ready:
         """Load the clone once before its first rung, so that what the load reads is in memory."""
         ready = Ready(dsn, *load_variables(dsn, self.climb.plan.history))
-        self._load(ready, max(self.climb.ladder.clients), PRIMING_S, seed=0)
+        self._load(ready, max(self.climb.ladder.clients), PRIMING_S, seed=0, most_passes=1)
         return ready
 
     def measure(self, ready: Ready, rung: Rung) -> RungResult:
@@ -121,7 +121,7 @@ class Climber:
         if reason := self.breaker():
             raise LadderStopped(
                 f"the ladder stopped before {rung}: {reason}",
-                remedy="When the target is well again, start the run anew or clear the task: no finished rung is repeated.",
+                remedy="Once that is mended, start the run anew or clear the task: no finished rung is repeated.",
             )
         self.images.shadow.check_owner(self.owner)
         before = wal_position(ready.dsn)
@@ -150,7 +150,7 @@ class Climber:
         self.say(said + (f"; no higher rung here: {reason}" if reason else ""))
         return result
 
-    def _load(self, ready: Ready, clients: int, seconds: float, *, seed: int) -> Load:
+    def _load(self, ready: Ready, clients: int, seconds: float, *, seed: int, most_passes: int = PASSES) -> Load:
         return run_load(
             ready.dsn,
             self.scripts,
@@ -160,6 +160,7 @@ class Climber:
             longest_s=self.climb.plan.stop.rung_s,
             seed=seed,
             variables=ready.variables,
+            most_passes=most_passes,
         )
 
 

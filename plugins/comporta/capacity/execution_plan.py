@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from comporta.capacity.ladder import owed
 from comporta.release.capacity import CapacityPlan, LadderPlan
 from comporta.release.model import Release
 
@@ -79,15 +80,16 @@ def _ladder(ladder: LadderPlan, changes: int) -> tuple[tuple[str, str], ...]:
             f"{', '.join(map(str, ladder.each_change_clients))} clients at "
             f"{', '.join(f'{size:g}x' for size in ladder.each_change_sizes)}",
         ),
-        ("a rung", f"{ladder.warm_up_s:g} s warm-up, {ladder.seconds:g} s measured, {ladder.rounds} rounds"),
+        (
+            "a rung",
+            f"{ladder.warm_up_s:g} s warm-up, {ladder.seconds:g} s measured, {ladder.rounds} round(s) at the first size",
+        ),
         ("rungs", str(_rungs(ladder, changes))),
     )
 
 
 def _rungs(ladder: LadderPlan, changes: int) -> int:
-    whole = len(ladder.clients) * len(ladder.sizes) * (2 if changes else 1)
-    between = len(ladder.each_change_clients) * len(ladder.each_change_sizes) * max(changes - 1, 0)
-    return (whole + between) * ladder.rounds
+    return len(owed(ladder, [f"after {n} changes" for n in range(changes + 1)]))
 
 
 def _load_s(ladder: LadderPlan, changes: int) -> float:

@@ -22,7 +22,7 @@ def rungs_of(plan: LadderPlan, states: Sequence[str], state: str, size: float) -
     clients: Sequence[int] = plan.clients
     if state not in (states[0], states[-1]):
         clients = plan.each_change_clients if size in plan.each_change_sizes else ()
-    return tuple(Rung(state, size, each, number) for number in range(1, plan.rounds + 1) for each in clients)
+    return tuple(Rung(state, size, each, number) for number in range(1, plan.rounds_at(size) + 1) for each in clients)
 
 
 def owed(plan: LadderPlan, states: Sequence[str]) -> tuple[Rung, ...]:

@@ -79,14 +79,15 @@ def run_load(
     longest_s: float,
     seed: int,
     variables: Mapping[str, int],
+    most_passes: int = PASSES,
 ) -> Load:
-    """Let ``clients`` work for ``warm_up_s`` + ``seconds``, and again where a kind was hardly drawn, three times at most.
+    """Let ``clients`` work for ``warm_up_s`` + ``seconds``, and again where a kind was hardly drawn, ``most_passes`` at most.
 
     A statement that takes longer than ``longest_s`` is cancelled and its transaction counted as failed. ``variables`` are what
     the scripts read besides their own. Raises LoadFailed when nothing was answered at all.
     """
     passes: list[Pass] = []
-    while len(passes) < PASSES:
+    while len(passes) < most_passes:
         passes.append(_pass(dsn, scripts, clients, seconds, warm_up_s, longest_s, seed + len(passes), variables))
         drawn = pd.concat([each.answers["script"] for each in passes]).value_counts()
         if passes[-1].cut_off or passes[-1].aborted or all(drawn.get(n, 0) >= ENOUGH for n in range(len(scripts))):

@@ -15,7 +15,7 @@ from comporta.capacity.climber import Climber, weighted
 from comporta.capacity.forecast import forecast
 from comporta.capacity.ladder import Climb, owed, states_of
 from comporta.capacity.measures.mix import recorded_mix
-from comporta.capacity.measures.target import target_facts
+from comporta.capacity.measures.target import disk_of, target_facts
 from comporta.capacity.model import Forecast, Measured, Mix, RungResult, Scenario, TargetFacts
 from comporta.capacity.models import Fitted, fit
 from comporta.capacity.report import as_answers, write_capacity_report
@@ -141,7 +141,7 @@ class CapacityRun:
             growth=Script.read(sql / "grow.sql"),
             scripts=weighted(sql / "load", Mix.from_dict(self.folder.read(MIX))),
             owner=f"{STAGE}/{self.run_id}/{size:g}x",
-            breaker=self._breaker,
+            breaker=lambda: self._breaker() or self._no_room(shadow),
             say=self.say,
         )
 
@@ -265,6 +265,15 @@ class CapacityRun:
         stops = [str(hold) for hold in health.holds if hold.breaker not in {each.name for each in health.breakers}]
         stops += [f"{each.name}: {each.why}" for each in health.breakers if each.state == "bad"]
         return "; ".join(stops) or None
+
+    def _no_room(self, shadow: Shadow) -> str | None:
+        """Why the shadow has no room for more; None when it has, or does not tell."""
+        with shadow.maintenance() as conn:
+            free, whole, _ = disk_of(conn)
+        wanted = self.plan.stop.free_share
+        if free is None or not whole or free / whole >= wanted:
+            return None
+        return f"{free / whole:.1%} of the shadow's disk is free, and the plan stops below {wanted:.0%}"
 
     @contextmanager
     def _lease(self) -> Iterator[str]:

@@ -24,7 +24,8 @@ class LadderPlan(Strict):
     """Which rungs are climbed, and for how long. ``sizes`` are times the rows of the target.
 
     The whole ladder is climbed before the release and after it; after each change in between only ``each_change_clients`` at
-    ``each_change_sizes``, which tells what each change buys.
+    ``each_change_sizes``, which tells what each change buys. ``rounds`` is how often a ladder is climbed at the first size: the
+    difference is the noise. At the others it is climbed once.
     """
 
     clients: tuple[Clients, ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
@@ -34,6 +35,10 @@ class LadderPlan(Strict):
     rounds: Annotated[int, Field(ge=1, le=20)] = 2
     each_change_clients: tuple[Clients, ...] = (4,)
     each_change_sizes: tuple[Size, ...] = (1,)
+
+    def rounds_at(self, size: float) -> int:
+        """How often the ladder is climbed at a size."""
+        return self.rounds if size == self.sizes[0] else 1
 
     @model_validator(mode="after")
     def _rises(self) -> Self:

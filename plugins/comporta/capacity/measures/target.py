@@ -51,7 +51,7 @@ def target_facts(
     with _look(target_dsn) as conn, _look(shadow_dsn) as shadow:
         found = conn.cursor(row_factory=dict_row).execute(load(__package__, "target.sql").encode()).fetchone()
         assert found is not None
-        free, whole, is_here = _disk(conn)
+        free, whole, is_here = disk_of(conn)
         return TargetFacts(
             target=describe(target_dsn),
             at=found["at"],
@@ -81,7 +81,7 @@ def _look(dsn: str) -> Connection:
     )
 
 
-def _disk(conn: Connection) -> tuple[int | None, int | None, bool]:
+def disk_of(conn: Connection) -> tuple[int | None, int | None, bool]:
     """Free bytes, all bytes, and whether the server runs on this machine: then both are known."""
     try:
         row = conn.execute(load("comporta.health", "data_directory.sql").encode()).fetchone()
