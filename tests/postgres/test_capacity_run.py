@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -118,6 +119,64 @@ def test_a_finished_run_measures_nothing_again(settings: Settings, whole: Any) -
         for size in run.ladder.sizes:
             run.climb_size(size, again.append)
     assert again == []
+
+
+class Instance:
+    """A task instance beside which no dry run is under way; what is pushed is kept."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def get_dr_count(self, *_: Any, **__: Any) -> int:
+        return 0
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+class Outlets:
+    """The events of a task's assets."""
+
+    def __init__(self) -> None:
+        self.of_one = SimpleNamespace(extra={})
+
+    def __getitem__(self, _: Any) -> SimpleNamespace:
+        return self.of_one
+
+
+def test_the_tasks_of_the_dag_are_the_steps_of_the_run(
+    settings: Settings, whole: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Called as Airflow calls them, with the run's id and moment: what stands is found, and nothing is measured again."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))  # Airflow looks there when it is imported
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from comporta.orchestration import stage4, stage_run
+
+    run, _, verdict = whole
+    outlets, instance = Outlets(), Instance()
+    context = {
+        "dag_run": SimpleNamespace(run_id="whole", run_after=STARTED, triggering_user_name="po"),
+        "params": {"quick": False, "fresh_clone": False},
+        "ti": instance,
+        "outlet_events": outlets,
+    }
+    monkeypatch.setattr(stage_run, "settings_from_airflow", lambda: settings)
+    for module in (stage_run, stage4):
+        monkeypatch.setattr(module, "get_current_context", lambda: context)
+    stage4.prepare.function()
+    for size in (*run.ladder.sizes, 0.25):
+        stage4.load_ladder.function(size=size)
+    stage4.fit.function()
+    stage4.forecast.function()
+    try:
+        page = stage4._write_report()
+    except AirflowFailException:
+        assert verdict == "stop"
+        page = instance.pushed["report"]
+    assert (settings.archives_path / page).is_file()
+    assert outlets.of_one.extra["verdict"] == verdict
+    assert instance.pushed == {"report": page}
 
 
 def test_a_size_that_is_not_on_the_ladder_is_refused_by_name(settings: Settings) -> None:
