@@ -71,7 +71,7 @@ class Climber:
                 self.say(
                     f"{state} · {size:g}x rows: vacuum, checkpoint and a first load, so that every ladder starts alike"
                 )
-                make_steady(dsn)
+                make_steady(dsn, vacuum=state in (states[0], states[-1]))
             if not self.climb.folder.has(facts_key(state, size)):
                 facts = state_facts(
                     dsn,

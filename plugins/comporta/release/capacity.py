@@ -24,8 +24,8 @@ class LadderPlan(Strict):
     """Which rungs are climbed, and for how long. ``sizes`` are times the rows of the target.
 
     The whole ladder is climbed before the release and after it; after each change in between only ``each_change_clients`` at
-    ``each_change_sizes``, which tells what each change buys. ``rounds`` is how often a ladder is climbed at the first size: the
-    difference is the noise. At the others it is climbed once.
+    ``each_change_sizes``, which tells what each change buys. ``rounds`` is how often a whole ladder is climbed at the first size:
+    the difference is the noise. At the others it is climbed once.
     """
 
     clients: tuple[Clients, ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
