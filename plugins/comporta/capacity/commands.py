@@ -41,7 +41,8 @@ def capacity(
     """Climb the load ladder on the shadow, fit, forecast, report. The target is only read; a run that was cut short goes on."""
     if context.invoked_subcommand:
         return
-    from comporta.capacity.runner import open_capacity, unfinished
+    from comporta.capacity.model import Forecast
+    from comporta.capacity.runner import FORECAST, open_capacity, unfinished
     from comporta.cli import VERDICT_STOP, this_run
     from comporta.release.model import load_release
     from comporta.settings import load_settings
@@ -63,7 +64,7 @@ def capacity(
         report, verdict = stage.run_all(
             on_rung=lambda _: bar.update(climbing, completed=done + left - stage.climb.left())
         )
-        made = _kept_forecast(stage.folder.path)
+        made = Forecast.from_dict(stage.folder.read(FORECAST))
     _show(made, as_json=as_json)
     err.print(f"verdict: {verdict}\nreport:  {report.html}", soft_wrap=True)
     raise typer.Exit(VERDICT_STOP if verdict == "stop" else 0)
@@ -158,14 +159,6 @@ def _day(text: str | None) -> Any:
         return date.fromisoformat(text)
     except ValueError as error:
         raise ConfigurationError(f"--until: expected a day such as 2029-12-31, found {text!r}") from error
-
-
-def _kept_forecast(folder: Any) -> Forecast:
-    from comporta.capacity.model import Forecast
-    from comporta.capacity.runner import FORECAST
-    from comporta.reports.folder import RunFolder
-
-    return Forecast.from_dict(RunFolder(folder).read(FORECAST))
 
 
 def _show(made: Forecast, *, as_json: bool) -> None:

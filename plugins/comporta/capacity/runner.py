@@ -116,7 +116,7 @@ class CapacityRun:
             self.folder.write(TARGET, facts.to_dict())
         ensure_baseline(self.settings, self.release, actor=self.actor, say=self.say)
         with self._lease():
-            self._ensure_golden(shadow)
+            self._ensure_golden(shadow, again=self.fresh_clone)
 
     def climb_size(self, size: float, on_rung: Callable[[RungResult], None] = lambda _: None) -> None:
         """Measure what is missing at ``size``, watched by the target's breakers; LadderStopped when one is open."""
@@ -229,9 +229,9 @@ class CapacityRun:
             facts=climb.facts(),
         )
 
-    def _ensure_golden(self, shadow: Shadow) -> None:
-        if not shadow.has_golden() or (not self.climb.results() and self._is_other(shadow)) or self.fresh_clone:
-            self.fresh_clone = False
+    def _ensure_golden(self, shadow: Shadow, *, again: bool = False) -> None:
+        begun = bool(self.climb.results())  # a run under way ends on the copy that it began on
+        if not shadow.has_golden() or (not begun and (again or self._is_other(shadow))):
             shadow.copy_target(self.say)
 
     @property
@@ -376,7 +376,6 @@ class EarlierRun:
     quick: bool
     identity: str
     finished: bool
-    folder: Path
 
 
 def earlier_runs(archives: Path) -> tuple[EarlierRun, ...]:
@@ -392,7 +391,6 @@ def earlier_runs(archives: Path) -> tuple[EarlierRun, ...]:
                 quick=record["quick"],
                 identity=record["identity"],
                 finished=folder.has(FINISHED),
-                folder=begun.parent,
             )
         )
     return tuple(sorted(found, key=lambda run: run.started, reverse=True))
