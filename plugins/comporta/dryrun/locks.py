@@ -328,7 +328,7 @@ class LockTrace:
         """Sampled locks that ended, or still last, after ``since``; ``ours=None`` asks for those of every session."""
         with self._lock:
             closed = self._closed_and_open()
-        granted = _join_session_locks([lock for lock in closed if lock.key.granted and lock.gone_at >= since])
+        granted = _join_pieces([lock for lock in closed if lock.key.granted and lock.gone_at >= since])
         waited = _granted_waits(closed)
         holds = [self._hold(lock, waited.get(_grant(lock.key), 0.0)) for lock in granted]
         return tuple(
@@ -465,14 +465,19 @@ def _granted_waits(closed: Iterable[_Closed]) -> dict[_Key, float]:
     return {_grant(lock.key): lock.waited for lock in closed if not lock.key.granted}
 
 
-def _join_session_locks(granted: list[_Closed]) -> list[_Closed]:
-    """Join the pieces of a lock that outlives its transaction, as CONCURRENTLY keeps it."""
+def _join_pieces(granted: list[_Closed]) -> list[_Closed]:
+    """Join the pieces of a lock that outlives its transaction: as CONCURRENTLY keeps it, or for the moment of any COMMIT.
+
+    A commit takes the number off the transaction, and lets everybody see its work, a moment before it lets its locks go
+    (``ProcArrayEndTransaction`` in PostgreSQL's ``procarray.c``): a look in between finds the same lock under ``5/0``.
+    """
     joined: list[_Closed] = []
     latest: dict[tuple[int, int, str], int] = {}
     for lock in sorted(granted, key=lambda lock: lock.first):
         place = (lock.key.pid, lock.key.oid, lock.key.mode)
         index = latest.get(place)
-        if lock.key.mode in _SPANS_TRANSACTIONS and index is not None and joined[index].gone_at >= lock.first:
+        outlives = lock.key.mode in _SPANS_TRANSACTIONS or lock.key.vxid.endswith("/0")
+        if outlives and index is not None and joined[index].gone_at >= lock.first:
             joined[index] = replace(joined[index], last=lock.last, gone_at=lock.gone_at)
             continue
         latest[place] = len(joined)
