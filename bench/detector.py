@@ -1,11 +1,11 @@
 """How fast is the detector, beside what others use? The same work on the same bars, every engine in a fresh process, one run.
 
-    python bench/detector.py [--bars 10000000] [--slow-bars 1000000] [--slowest-bars 20000] [--rounds 3]
+    python bench/detector.py [--bars 10000000] [--slow-bars 10000000] [--slowest-bars 20000] [--rounds 3]
 
 pass     z-score of 20 closes, ATR 14, RSI 14, engulfing, alerts, and how the trade of each alert ends (stop, target, time), over
          a random walk on the tick. Ours on one thread and on two (the walk is then two sessions: threads share sessions), TA-Lib
          with numpy, polars and pandas: alerts and wins must be equal. vectorbt and backtesting.py hold one position at a time, so
-         they do less, and get fewer bars. What is not installed is skipped with a word.
+         they do less, and backtesting.py gets fewer bars. What is not installed is skipped with a word.
 sweep    1,000 settings over 60 sessions of one-minute bars; beside it a loop over TA-Lib with numpy, timed on some of them.
 stream   one bar through the pure Python code, the cost of the timer taken off: the work of `pass` without its trades, and the
          whole detector (every pattern, the seasonal range, bars checked). Beside them the z-score alone, as a deque and numpy.
@@ -284,14 +284,21 @@ def stream(options: argparse.Namespace) -> dict[str, Any]:
     rule, clock = DetectorSettings(), time.perf_counter_ns
 
     def same_work() -> Callable[[Bar], object]:
-        z, ranges = started(zscore_detector(rule.zscore)), started(atr(PERIOD))
-        strength, engulfs = started(rsi(PERIOD)), started(engulfing(rule.patterns))
+        of_session = -1
+        z = ranges = strength = engulfs = started(atr(PERIOD))
 
         def step(bar: Bar) -> None:
-            z(bar)
-            ranges(bar)
-            strength(bar)
-            engulfs(bar)
+            nonlocal of_session, z, ranges, strength, engulfs
+            _, opened, high, low, close, _, session, _, _ = bar
+            if session != of_session:
+                of_session = session
+                z, ranges = started(zscore_detector(rule.zscore)), started(atr(PERIOD))
+                strength, engulfs = started(rsi(PERIOD)), started(engulfing(rule.patterns))
+            prices = (opened, high, low, close)
+            z(prices)
+            ranges(prices)
+            strength(prices)
+            engulfs(prices)
 
         return step
 
@@ -492,7 +499,7 @@ def _in_fresh_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--bars", type=int, default=10_000_000)
-    parser.add_argument("--slow-bars", type=int, default=1_000_000, help="for vectorbt")
+    parser.add_argument("--slow-bars", type=int, default=10_000_000, help="for vectorbt")
     parser.add_argument("--slowest-bars", type=int, default=20_000, help="for backtesting.py")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engine", choices=list(ENGINES), help=argparse.SUPPRESS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -73,8 +74,10 @@ def test_the_compiled_pass_says_what_the_stream_says(
         patterns__rsi_period=run + 5, patterns__atr_period=window // 2 + 1,
     )  # fmt: skip
     bars = walk(4, seed, gaps=gaps)
-    strength = started(rsi(rule.patterns.rsi_period))
-    strengths = [strength(each) for each in bars]
+    strengths = []
+    for _, session in groupby(bars, key=lambda each: each.session):
+        strength = started(rsi(rule.patterns.rsi_period))
+        strengths += [strength(each[1:5]) for each in session]
 
     passed, said = fused_pass(bars, rule), list(processador_bdi(bars, rule))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,8 @@ from tests.unit.detector_walks import bar, mirrored, only, session_of, walk
 
 from comporta.detector.alert import Alert
 from comporta.detector.bars import Bar
-from comporta.detector.indicators import started
-from comporta.detector.patterns import breakout, engulfing, rsi_divergence
 from comporta.detector.processor import processador_bdi
-from comporta.detector.settings import DetectorSettings, PatternSettings
+from comporta.detector.settings import DetectorSettings
 
 QUIET = [100_000.0, 100_010.0] * 12  # long enough for the average true range
 
@@ -69,10 +68,13 @@ def test_a_body_must_be_larger_by_the_ratio() -> None:
 
 
 def test_the_first_bar_of_a_session_engulfs_nothing_of_the_day_before() -> None:
-    send = started(engulfing(PatternSettings()))
+    rule = only("engulfing", range__baseline_sessions=1, range__level_short=1, range__level_long=1)
+    days = [session_of([100_000.0, 100_010.0] * 53, session=day, wick=5.0) for day in range(2)]
+    fell, rose = (100_000.0, 100_000.0, 99_960.0, 99_960.0), (99_955.0, 100_005.0, 99_955.0, 100_005.0)
+    known = [*days[0], *days[1]]
 
-    send(bar(0, 100_000.0, 100_000.0, 99_960.0, 99_960.0))
-    assert send(bar(0, 99_955.0, 100_005.0, 99_955.0, 100_005.0, session=1)) is None
+    assert not alerts([*known, bar(106, *fell, session=1), bar(0, *rose, session=2)], rule)
+    assert alerts([*known, bar(0, *fell, session=2), bar(1, *rose, session=2)], rule), "so early, it could fire"
 
 
 def test_a_close_above_the_highs_before_it_breaks_out_once() -> None:
@@ -148,9 +150,11 @@ def test_a_pattern_upside_down_fires_at_the_same_bars_the_other_way(pattern: str
     assert [(each.index, -each.direction) for each in processador_bdi(mirrored(market), rule)] == said
 
 
-@pytest.mark.parametrize("pattern", [engulfing, rsi_divergence, breakout])
-def test_a_pattern_sees_a_session_as_if_no_other_had_been_before_it(pattern: object) -> None:
-    bars = walk(2, seed=9)
-    both, second = started(pattern(PatternSettings())), started(pattern(PatternSettings()))  # type: ignore[operator]
+@pytest.mark.parametrize("pattern", ["engulfing", "rsi_divergence", "breakout"])
+def test_a_pattern_sees_a_session_as_if_no_other_had_been_before_it(pattern: str) -> None:
+    bars, rule = walk(15, seed=9), only(pattern)  # too few for a baseline, which sessions do share
 
-    assert [both(each) for each in bars][107:] == [second(each) for each in bars[107:]]
+    both, second = alerts(bars, rule), alerts(bars[107:], rule)
+
+    assert second
+    assert [replace(each, index=each.index - 107) for each in both if each.session > 0] == second

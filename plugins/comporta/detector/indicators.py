@@ -1,6 +1,7 @@
 """Indicators that take one bar at a time in constant time. What they remember ends with the session: the night is no bar.
 
-A coroutine here keeps its state in its local variables: ``send = started(atr(14))``, and ``send(bar)`` is the value after that bar.
+A coroutine here lives for one session and keeps its state in its local variables: ``send = started(atr(14))`` before the first bar,
+and ``send(prices)`` is the value after each. Its warm-up is its first loop, so nothing is asked again of every bar.
 """
 
 from __future__ import annotations
@@ -8,66 +9,60 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-from comporta.detector.bars import Bar
-
+Prices = tuple[float, float, float, float]
+"""Open, high, low and close of a bar, points."""
 Out = TypeVar("Out")
 UNKNOWN = -1.0
 
 
-def started(coroutine: Generator[Out, Bar, None]) -> Callable[[Bar], Out]:
-    """Bring a coroutine to its first ``yield``; the function that takes its bars."""
+def started(coroutine: Generator[Out, Prices, None]) -> Callable[[Prices], Out]:
+    """Bring a coroutine to its first ``yield``; the function that takes the bars of its session."""
     next(coroutine)
     return coroutine.send
 
 
-def atr(period: int) -> Generator[float, Bar, None]:
+def atr(period: int) -> Generator[float, Prices, None]:
     """Wilder's average true range in points; ``UNKNOWN`` for the first ``period`` bars of a session (as TA-Lib counts)."""
     keep, add = (period - 1) / period, 1 / period
-    session, last, total, value, count = -1, 0.0, 0.0, UNKNOWN, 0
+    total = 0.0
+    _, _, _, last = yield UNKNOWN
+    for _ in range(period):
+        _, high, low, close = yield UNKNOWN
+        total += (high if high > last else last) - (low if low < last else last)
+        last = close
+    value = total * add
     while True:
-        _, _, high, low, close, _, now, _, _ = yield value
-        if now != session:
-            session, total, value, count = now, 0.0, UNKNOWN, 0
-        else:
-            true_range = (high if high > last else last) - (low if low < last else last)
-            if count >= period:
-                value = value * keep + true_range * add
-            else:
-                count += 1
-                total += true_range
-                if count == period:
-                    value = total * add
+        _, high, low, close = yield value
+        value = value * keep + ((high if high > last else last) - (low if low < last else last)) * add
         last = close
 
 
-def rsi(period: int) -> Generator[float, Bar, None]:
+def rsi(period: int) -> Generator[float, Prices, None]:
     """Wilder's relative strength index, 0..100, 50 where nothing moved; ``UNKNOWN`` for the first ``period`` bars of a session."""
     keep, add = (period - 1) / period, 1 / period
-    session, last, gain, loss, value, count = -1, 0.0, 0.0, 0.0, UNKNOWN, 0
-    while True:
-        _, _, _, _, close, _, now, _, _ = yield value
-        if now != session:
-            session, gain, loss, value, count = now, 0.0, 0.0, UNKNOWN, 0
+    gain = loss = 0.0
+    _, _, _, last = yield UNKNOWN
+    for _ in range(period):
+        _, _, _, close = yield UNKNOWN
+        change = close - last
+        if change > 0.0:
+            gain += change
         else:
-            change = close - last
-            if change > 0.0:
-                up, down = change, 0.0
-            else:
-                up, down = 0.0, -change
-            if count >= period:
-                gain = gain * keep + up * add
-                loss = loss * keep + down * add
-                moved = gain + loss
-                value = 100.0 * gain / moved if moved > 0.0 else 50.0
-            else:
-                count += 1
-                gain += up
-                loss += down
-                if count == period:
-                    gain *= add
-                    loss *= add
-                    value = 100.0 * gain / (gain + loss) if gain + loss > 0.0 else 50.0
+            loss -= change
         last = close
+    gain *= add
+    loss *= add
+    while True:
+        moved = gain + loss
+        _, _, _, close = yield 100.0 * gain / moved if moved > 0.0 else 50.0
+        change = close - last
+        last = close
+        gain *= keep
+        loss *= keep
+        if change > 0.0:
+            gain += change * add
+        else:
+            loss -= change * add
 
 
 def median(values: Iterable[float]) -> float:

@@ -1,27 +1,25 @@
-"""The technical patterns. Each fires both ways, and only on bars of one session."""
+"""The technical patterns. Each fires both ways, and lives for the bars of one session."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
+from math import inf
 
 from comporta.detector.alert import Signal
-from comporta.detector.bars import Bar
-from comporta.detector.indicators import rsi, started
+from comporta.detector.indicators import Prices, rsi, started
 from comporta.detector.settings import PatternSettings
 
 
-def engulfing(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
+def engulfing(settings: PatternSettings) -> Generator[Signal | None, Prices, None]:
     """A body that engulfs the opposite body before it: beyond both of its ends on at least one, and larger by the ratio."""
     ratio = settings.engulfing_body_ratio
-    session, last_open, last_close = -1, 0.0, 0.0
+    last_open, _, _, last_close = yield None
     signal: Signal | None = None
     while True:
-        _, opened, _, _, close, _, now, _, _ = yield signal
+        opened, _, _, close = yield signal
         signal = None
-        if now != session:
-            session = now
-        elif last_close < last_open:
+        if last_close < last_open:
             body, before = close - opened, last_open - last_close
             if opened <= last_close and close >= last_open and body > before and body > ratio * before:
                 signal = _engulfed(1, body, before)
@@ -32,7 +30,7 @@ def engulfing(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
         last_open, last_close = opened, close
 
 
-def rsi_divergence(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
+def rsi_divergence(settings: PatternSettings) -> Generator[Signal | None, Prices, None]:
     """A higher high on a lower RSI says down, a lower low on a higher RSI says up.
 
     Highs and lows are pivots: beyond the ``pivot_bars`` bars before, not exceeded by as many after, so known only that many bars
@@ -44,20 +42,15 @@ def rsi_divergence(settings: PatternSettings) -> Generator[Signal | None, Bar, N
     highs: deque[float] = deque(maxlen=size)
     lows: deque[float] = deque(maxlen=size)
     strengths: deque[float] = deque(maxlen=each + 1)
-    session, number = -1, 0
+    number = 0
     top: tuple[int, float, float] | None = None
     bottom: tuple[int, float, float] | None = None
     signal: Signal | None = None
     while True:
-        bar = yield signal
+        prices = yield signal
         signal = None
-        _, _, high, low, _, _, now, _, _ = bar
-        if now != session:
-            session, number, top, bottom = now, 0, None, None
-            highs.clear()
-            lows.clear()
-            strengths.clear()
-        strengths.append(strength(bar))
+        _, high, low, _ = prices
+        strengths.append(strength(prices))
         highs.append(high)
         lows.append(low)
         number += 1
@@ -90,21 +83,18 @@ def rsi_divergence(settings: PatternSettings) -> Generator[Signal | None, Bar, N
             bottom = (number - each, pivot, index)
 
 
-def breakout(settings: PatternSettings) -> Generator[Signal | None, Bar, None]:
+def breakout(settings: PatternSettings) -> Generator[Signal | None, Prices, None]:
     """A close beyond the extreme of the ``breakout_bars`` bars **before** it; again only after a close that was not."""
     window = settings.breakout_bars
     highs, lows = [0.0] * window, [0.0] * window
-    session, number, beyond = -1, 0, 0
-    top = bottom = 0.0
+    number = beyond = 0
+    top, bottom = -inf, inf
     top_at = bottom_at = 0
     signal: Signal | None = None
     while True:
-        _, _, high, low, close, _, now, _, _ = yield signal
+        _, high, low, close = yield signal
         signal = None
-        if now != session:
-            session, number, beyond = now, 0, 0
-            top, top_at, bottom, bottom_at = high, 0, low, 0
-        elif number >= window and (close > top or close < bottom):
+        if number >= window and (close > top or close < bottom):
             side = 1 if close > top else -1
             if side != beyond:
                 signal = _broken(side, close, top if side > 0 else bottom, top - bottom, window)

@@ -10,12 +10,12 @@ from math import floor, sqrt
 
 from comporta.detector.alert import Alert, Kind, Signal
 from comporta.detector.bars import BadBars, Bar, resample
-from comporta.detector.indicators import atr, started
+from comporta.detector.indicators import UNKNOWN, Prices, atr, started
 from comporta.detector.patterns import breakout, engulfing, rsi_divergence
 from comporta.detector.settings import DetectorSettings
 from comporta.detector.volatility import SeasonalRange, range_detector, zscore_detector
 
-Hook = Callable[[Bar], Signal | None]
+Hook = Callable[[Prices], Signal | None]
 NOTHING: tuple[Alert, ...] = ()
 
 
@@ -45,32 +45,43 @@ class Detector:
         self.settings = settings
         self.index = -1  # of the last bar taken
         self.seasonal = SeasonalRange(settings.range, settings.market)
-        self._hooks: tuple[Hook, ...] = (*volatility(settings, self.seasonal), *patterns(settings))
+        self._session = -1
+        self._hooks: tuple[Hook, ...] = ()
         self._atr = started(atr(settings.patterns.atr_period))
-        self._last_atr = -1.0
+        self._last_atr = UNKNOWN
         self._last_time = -(1 << 62)
         self._session_min = settings.market.session_min
         self._windows_a_bar = sqrt(settings.range.window_min / settings.market.period_min)
 
     def step(self, bar: Bar) -> tuple[Alert, ...]:
         """The alerts known at the close of this bar, of ``market.period_min``; it must be later than every bar before it."""
-        if bar[0] <= self._last_time:
+        time, opened, high, low, close, _, session, minute, _ = bar
+        if time <= self._last_time:
             raise BadBars(
-                f"bars in order of time were expected, found one of {bar[0]} after one of {self._last_time} (epoch seconds)",
+                f"bars in order of time were expected, found one of {time} after one of {self._last_time} (epoch seconds)",
                 remedy="Sort the bars by their open time and give each of them once.",
             )
-        self._last_time = bar[0]
+        self._last_time = time
         self.index += 1
-        if not 0 <= bar[7] < self._session_min:
+        if not 0 <= minute < self._session_min:
             return NOTHING
+        if session != self._session:
+            self._begin(session)
         self.seasonal.step(bar)
-        self._last_atr = self._atr(bar)
+        prices = (opened, high, low, close)
+        self._last_atr = self._atr(prices)
         alerts = NOTHING
         for hook in self._hooks:
-            signal = hook(bar)
+            signal = hook(prices)
             if signal is not None and (alert := self._alert(bar, signal)) is not None:
                 alerts = (*alerts, alert)
         return alerts
+
+    def _begin(self, session: int) -> None:
+        """Nothing but the seasonal baseline goes from one session to the next: all else is made anew."""
+        self._session = session
+        self._hooks = (*volatility(self.settings, self.seasonal), *patterns(self.settings))
+        self._atr = started(atr(self.settings.patterns.atr_period))
 
     def _alert(self, bar: Bar, signal: Signal) -> Alert | None:
         """The alert with its setup; None while nothing says how far a market like this moves."""
@@ -110,7 +121,7 @@ def distances(
 
 
 def volatility(settings: DetectorSettings, seasonal: SeasonalRange) -> tuple[Hook, ...]:
-    """The enabled detectors of the volatility family."""
+    """The enabled detectors of the volatility family, for one session."""
     hooks: list[Hook] = []
     if settings.range.enabled:
         hooks.append(started(range_detector(seasonal, settings.range)))
@@ -120,7 +131,7 @@ def volatility(settings: DetectorSettings, seasonal: SeasonalRange) -> tuple[Hoo
 
 
 def patterns(settings: DetectorSettings) -> tuple[Hook, ...]:
-    """The enabled technical patterns."""
+    """The enabled technical patterns, for one session."""
     each = settings.patterns
     every = ((each.engulfing, engulfing), (each.rsi_divergence, rsi_divergence), (each.breakout, breakout))
     return tuple(started(pattern(each)) for enabled, pattern in every if enabled)

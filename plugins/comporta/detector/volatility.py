@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from comporta.detector.alert import Signal
 from comporta.detector.bars import Bar
-from comporta.detector.indicators import UNKNOWN, median
+from comporta.detector.indicators import UNKNOWN, Prices, median
 from comporta.detector.settings import MarketSettings, RangeSettings, ZScoreSettings
 
 NOISE = 1e-12  # a variance below this share of the sum of squares is rounding, not movement
@@ -133,19 +133,17 @@ def _slot_medians(sessions: Iterable[list[float]], around: int) -> NDArray[np.fl
     return np.where(known > 0, middle, UNKNOWN)
 
 
-def range_detector(seasonal: SeasonalRange, settings: RangeSettings) -> Generator[Signal | None, Bar, None]:
+def range_detector(seasonal: SeasonalRange, settings: RangeSettings) -> Generator[Signal | None, Prices, None]:
     """One alert when the range leaves the expected by the threshold; the next only after it came back, or in another session.
 
     ``seasonal`` has taken the bar already. The direction is the side of the move: up when the close is in the range's upper half.
     """
     threshold, again = settings.threshold, settings.threshold * settings.hysteresis
-    session, alerted = -1, False
+    alerted = False
     signal: Signal | None = None
     while True:
-        bar = yield signal
+        _, _, _, close = yield signal
         signal = None
-        if bar[6] != session:
-            session, alerted = bar[6], False
         expected = seasonal.expected
         if expected <= 0.0:
             continue
@@ -157,54 +155,56 @@ def range_detector(seasonal: SeasonalRange, settings: RangeSettings) -> Generato
             ratio = found / expected
             signal = Signal(
                 "volatility_range",
-                1 if 2 * bar[4] >= seasonal.high + seasonal.low else -1,
+                1 if 2 * close >= seasonal.high + seasonal.low else -1,
                 ratio / threshold,
                 f"The last {settings.window_min} minutes moved {found:g} points, {ratio:.2f} times the {expected:.0f} "
                 f"expected at this time of day (threshold {threshold:g}).",
             )
 
 
-def zscore_detector(settings: ZScoreSettings) -> Generator[Signal | None, Bar, None]:
+def zscore_detector(settings: ZScoreSettings) -> Generator[Signal | None, Prices, None]:
     """One alert when the close is so many deviations off the window's mean, on one side, for ``bars`` bars in a row.
 
     The window includes the current bar and begins anew each session; the deviation is the population's.
     Sums are of differences from the session's first close: exact for prices on a grid of ticks.
     """
     window, limit, bars = settings.window, settings.threshold * settings.threshold, settings.bars
-    closes = [0.0] * window
-    session, first, count, at, total, squares, run = -1, 0.0, 0, 0, 0.0, 0.0, 0
-    signal: Signal | None = None
-    while True:
-        _, _, _, _, close, _, now, _, _ = yield signal
-        signal = None
-        if now != session:
-            session, first, count, at, total, squares, run = now, close, 0, 0, 0.0, 0.0, 0
+    width, rounding = float(window), NOISE * window
+    _, _, _, first = yield None
+    total = squares = 0.0
+    closes = [0.0, 0.0]  # the place of the bar that will fill the window, and the first bar
+    for _ in range(window - 2):
+        _, _, _, close = yield None
         x = close - first
+        closes.append(x)
         total += x
         squares += x * x
-        if count < window:
-            count += 1
-        else:
-            old = closes[at]
-            total -= old
-            squares -= old * old
-        closes[at] = x
-        at = at + 1 if at + 1 < window else 0
-        if count < window:
-            continue
-        off = window * x - total
-        spread = window * squares - total * total
-        if off * off > limit * spread and spread > NOISE * window * squares:
-            # The run counts up from 1 above the mean, down from -1 below it.
-            run = (run + 1 if run > 0 else 1) if off > 0.0 else (run - 1 if run < 0 else -1)
-            if run in (bars, -bars):
-                z = off / sqrt(spread)
-                signal = Signal(
-                    "volatility_zscore",
-                    1 if off > 0.0 else -1,
-                    abs(z) / settings.threshold,
-                    f"The close is {abs(z):.2f} standard deviations {'above' if off > 0 else 'below'} the mean of {window} "
-                    f"bars, for {bars} bars in a row (threshold {settings.threshold:g}).",
-                )
-        else:
-            run = 0
+    run = 0
+    signal: Signal | None = None
+    while True:
+        for at in range(window):
+            _, _, _, close = yield signal
+            signal = None
+            x, old = close - first, closes[at]
+            closes[at] = x
+            total = total + x - old
+            squares = squares + x * x - old * old
+            off = width * x - total
+            spread = width * squares - total * total
+            if off * off > limit * spread and spread > rounding * squares:
+                # The run counts up from 1 above the mean, down from -1 below it.
+                run = (run + 1 if run > 0 else 1) if off > 0.0 else (run - 1 if run < 0 else -1)
+                if run in (bars, -bars):
+                    signal = _off_the_mean(off / sqrt(spread), settings)
+            else:
+                run = 0
+
+
+def _off_the_mean(z: float, settings: ZScoreSettings) -> Signal:
+    return Signal(
+        "volatility_zscore",
+        1 if z > 0.0 else -1,
+        abs(z) / settings.threshold,
+        f"The close is {abs(z):.2f} standard deviations {'above' if z > 0 else 'below'} the mean of {settings.window} bars, "
+        f"for {settings.bars} bars in a row (threshold {settings.threshold:g}).",
+    )
