@@ -16,8 +16,9 @@ release, models tested on the rung that they have not seen, and a forecast. The 
 **Starts** by hand, or when the asset `rollback_proofs` is updated. **Emits** the asset `capacity_plan`. The plan of what is
 climbed, its stop rules and objectives are in `config/release.yaml` (`capacity:`).
 
-**When a task is red**: `load_ladder` ends by itself when a breaker of the target opens; clear it when the target is well
-again (`comporta health`): it goes on where it stopped, no finished rung is measured again. `report` is red when an
+**When a task is red**: `load_ladder` puts no load on the shadow while a breaker of the target is open, and ends by itself when
+one stays open (`capacity.stop.breaker_s`) or is held by somebody; clear it when the target is well again (`comporta health`):
+it goes on where it stopped, no finished rung is measured again. `report` is red when an
 objective is not met now: its page says which. The same from a terminal: `comporta capacity`.
 """
 

@@ -73,7 +73,15 @@ def plan(ledger: Ledger, settings: Settings, release: Release, run: str = "run-1
     for rung in measured.rungs:
         folder.write(f"rung-{rung.state}-{rung.size:g}x-c{rung.clients:03}-r{rung.round}", rung.to_dict())
     where = str(folder.path.relative_to(settings.archives_path))
-    payload = {"verdict": "pass", "digest": run * 4, "report": f"{where}/report.html", "folder": where, "answers": []}
+    scripts = {change.name: change.apply.sha256 for change in release.changes}
+    payload = {
+        "verdict": "pass",
+        "digest": run * 4,
+        "report": f"{where}/report.html",
+        "folder": where,
+        "answers": [],
+        "scripts": scripts,
+    }
     event = NewEvent(
         event_type=EventType.CAPACITY_PLANNED, feature=release.name, workflow="stage4", actor="t", payload=payload
     )

@@ -15,7 +15,7 @@ from comporta.capacity.measures.mix import FEWEST_CALLS, recorded_mix
 from comporta.capacity.measures.state import interval_s, planning_ladder, state_facts
 from comporta.capacity.measures.target import target_facts
 from comporta.capacity.measures.transaction import LoadNotRead, Transaction, read_transactions
-from comporta.capacity.pgbench import Load, WeightedScript, run_load
+from comporta.capacity.pgbench import Load, WeightedScript, Window, run_load
 from comporta.demo.use import record_use
 from comporta.errors import ConfigurationError, StatementFailed
 from comporta.postgres.connection import connect
@@ -44,7 +44,7 @@ def history(release: Release) -> dict[str, str]:
 def some_load(dsn: str, history: dict[str, str], *, clients: int = 4, seconds: float = 1.0, seed: int = 1) -> Load:
     variables, _ = load_variables(dsn, history)
     return run_load(
-        dsn, SCRIPTS, clients=clients, seconds=seconds, warm_up_s=0, longest_s=20, seed=seed, variables=variables
+        dsn, SCRIPTS, clients=clients, window=Window(0, seconds), longest_s=20, seed=seed, variables=variables
     )
 
 

@@ -21,7 +21,7 @@ import yaml
 from comporta.capacity.climber import LadderStopped
 from comporta.capacity.ladder import owed
 from comporta.capacity.model import BEFORE, Forecast, RungResult
-from comporta.capacity.pgbench import LoadFailed, WeightedScript, run_load
+from comporta.capacity.pgbench import LoadFailed, WeightedScript, Window, run_load
 from comporta.capacity.runner import COPY, FORECAST, CapacityRun, earlier_runs, open_capacity
 from comporta.errors import ConfigurationError
 from comporta.health import hold, release_hold
@@ -265,5 +265,5 @@ def test_a_load_script_that_cannot_run_is_told_in_pgbench_s_words(settings: Sett
     with pytest.raises(LoadFailed, match="no_such_table"):
         run_load(
             settings.require("shadow"), [WeightedScript("wrong", script, 1)],
-            clients=1, seconds=1, warm_up_s=0, longest_s=5, seed=1, variables={},
+            clients=1, window=Window(0, 1), longest_s=5, seed=1, variables={},
         )  # fmt: skip

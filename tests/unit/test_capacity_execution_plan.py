@@ -26,10 +26,8 @@ def test_every_change_and_every_table_of_the_release_is_in_its_scope() -> None:
 def test_rungs_are_those_before_and_after_and_the_few_in_between() -> None:
     ladder = LadderPlan(clients=(1, 2), sizes=(1, 2, 4), rounds=3, each_change_clients=(2,), each_change_sizes=(1, 2))
     told = execution_plan(release(ladder=ladder))
-    assert (
-        dict(told.ladder)["rungs"] == str(len(owed(ladder, states_of(release())))) == str(2 * 2 * (3 + 1 + 1) + 4 * 2)
-    )
-    assert told.load_s == 28 * 3.0
+    assert dict(told.ladder)["rungs"] == str(len(owed(ladder, states_of(release())))) == str(2 * 2 * 3 * 3 + 4 * 2)
+    assert told.load_s == 44 * 2.5
 
 
 def test_a_stop_rule_that_is_changed_in_the_release_file_is_changed_in_the_plan() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from comporta.capacity.climber import Climber, LadderStopped, Objection
 from comporta.capacity.ladder import Climb, facts_key, owed, rungs_of, stop_reason
 from comporta.capacity.model import Latency, Rung, RungResult, StateFacts
-from comporta.capacity.pgbench import Load, Pass, WeightedScript, answers_of, load_of
+from comporta.capacity.pgbench import Load, Pass, WeightedScript, Window, answers_of, load_of
 from comporta.release.capacity import CapacityPlan, LadderPlan
 from comporta.reports.folder import RunFolder
 
@@ -44,14 +47,10 @@ def measure(climb: Climb, rungs: Iterable[Rung], stop_at: int | None = None) -> 
 
 def test_the_whole_ladder_is_owed_at_both_ends_of_the_release_and_a_short_one_in_between() -> None:
     assert [rung.clients for rung in rungs_of(LADDER, STATES, "before", 1)] == [1, 2, 4, 1, 2, 4]
-    assert [rung.clients for rung in rungs_of(LADDER, STATES, "before", 2)] == [
-        1,
-        2,
-        4,
-    ]  # the noise is told at one size
+    assert [rung.clients for rung in rungs_of(LADDER, STATES, "before", 2)] == [1, 2, 4, 1, 2, 4]
     assert [rung.clients for rung in rungs_of(LADDER, STATES, "OPT1", 1)] == [2]
     assert rungs_of(LADDER, STATES, "OPT1", 2) == ()
-    assert len(owed(LADDER, STATES)) == 6 + 1 + 6 + 3 + 3
+    assert len(owed(LADDER, STATES)) == 6 + 1 + 6 + 6 + 6
 
 
 def test_each_round_climbs_the_whole_ladder_so_that_a_slow_minute_does_not_meet_one_rung_twice() -> None:
@@ -77,7 +76,7 @@ def test_nothing_beside_or_above_a_rung_that_said_stop_is_climbed(climb: Climb) 
 def test_a_stop_at_one_size_says_nothing_of_another(climb: Climb) -> None:
     measure(climb, rungs_of(LADDER, STATES, "before", 1)[:1], stop_at=1)
     assert climb.missing("before", 1) == ()
-    assert len(climb.missing("before", 2)) == 3
+    assert len(climb.missing("before", 2)) == 6
 
 
 def test_a_state_is_done_when_its_facts_and_its_rungs_stand(climb: Climb) -> None:
@@ -132,13 +131,28 @@ def log(*lines: tuple[int, float | str, int, float]) -> pd.DataFrame:
 
 
 def seen_in(lines: pd.DataFrame, warm_up_s: float = 0.0, clients: int = 1, aborted: int = 0) -> Load:
-    return load_of([Pass(answers_of(lines, warm_up_s, 1.0), aborted, False)], SCRIPTS, clients, 1.0)
+    return load_of([Pass(answers_of(lines, Window(warm_up_s, 1.0)), aborted, False)], SCRIPTS, clients, 1.0)
 
 
-def test_what_ended_in_the_warm_up_does_not_count() -> None:
-    seen = seen_in(log((0, 500.0, 0, 100.5), (0, 500.0, 0, 101.0), (0, 500.0, 1, 101.5)), 1.0)
-    assert seen.transactions == 2
+def test_what_begins_before_the_window_or_after_it_does_not_count_but_keeps_its_client_busy() -> None:
+    """Of the window's second the read before it takes 0.2 s, and the write after it nothing."""
+    seen = seen_in(log((0, 1200.0, 0, 101.2), (0, 700.0, 1, 101.9), (0, 100.0, 0, 102.0), (0, 500.0, 1, 102.5)), 1.0)
     assert seen.calls == {"read": 1, "write": 1}
+    assert seen.latency.mean_ms == 250
+    assert seen.throughput_per_s == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("slowest_s", "warm_up_s", "seconds", "tail_s"),
+    [(0.25, 0.5, 2.25, 0.25), (0.5, 0.5, 2.0, 0.5), (0.75, 0.75, 2.5, 0.75), (4.0, 4.0, 8.0, 4.0)],
+)
+def test_a_rung_is_long_enough_for_its_slowest_transactions(
+    slowest_s: float, warm_up_s: float, seconds: float, tail_s: float
+) -> None:
+    """They pile up in the warm-up, are counted for twice what one takes, and end under load."""
+    window = Window.around(slowest_s, seconds=2, warm_up_s=0.5)
+    assert window == Window(warm_up_s, seconds, tail_s)
+    assert window.whole_s == int(window.whole_s)
 
 
 def test_the_rate_is_that_of_the_mix_however_often_chance_drew_a_kind() -> None:
@@ -167,3 +181,43 @@ def test_failed_transactions_are_counted_and_have_no_time() -> None:
     seen = seen_in(log((0, 100.0, 0, 100.1), (0, "deadlock", 1, 100.2)), aborted=1)
     assert (seen.transactions, seen.failed) == (1, 2)
     assert set(seen.by_transaction) == {"read"}
+
+
+def climber(climb: Climb, answers: Iterable[Objection | None], said: list[str]) -> Climber:
+    """One whose breaker gives these answers in turn; it has no servers."""
+    nothing: Any = None
+    spoken = iter(answers)
+    return Climber(
+        climb=climb, release=nothing, images=nothing, growth=nothing, scripts=(), owner="", breaker=lambda: next(spoken),
+        say=said.append,
+    )  # fmt: skip
+
+
+OPEN = Objection("latency: open since 10:00 UTC", passes=True)
+HELD = Objection("latency: held open by ana", passes=False)
+
+
+def test_no_load_is_put_on_until_an_open_breaker_has_closed(climb: Climb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comporta.capacity.climber.LOOK_AGAIN_S", 0)
+    said: list[str] = []
+    climber(climb, [OPEN, OPEN, None], said).wait_for_leave(Rung("before", 1, 4, 1))
+    assert said == ["no load for now, 300 s at most: latency: open since 10:00 UTC"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "patience", "why"),
+    [
+        ([HELD], 300, "held open by ana"),
+        ([OPEN, HELD], 300, "held open by ana"),
+        ([OPEN], 0, "open since 10:00 UTC"),
+        ([OPEN] * 1_000_000, 0.001, "has not gone away in 0.001 s"),
+    ],
+)
+def test_the_ladder_ends_when_a_breaker_is_held_or_stays_open(
+    climb: Climb, monkeypatch: pytest.MonkeyPatch, answers: list[Objection], patience: float, why: str
+) -> None:
+    monkeypatch.setattr("comporta.capacity.climber.LOOK_AGAIN_S", 0)
+    plan = CapacityPlan.model_validate({"stop": {"breaker_s": patience}})
+    with pytest.raises(LadderStopped) as stopped:
+        climber(replace(climb, plan=plan), answers, []).wait_for_leave(Rung("before", 1, 4, 1))
+    assert stopped.value.message.endswith(why)

@@ -50,9 +50,10 @@ def item(finding: Finding, *, required: bool = True, at: datetime = NOW) -> Item
 
 
 def capacity(**payload: Any) -> Event:
+    planned = {name: digests["apply"] for name, digests in SCRIPTS.items()}
     return Event(
         id=1, stream="capacity/x", version=1, feature="r", event_type="capacity_planned", workflow=None, phase=None,
-        payload=payload, actor="a", timestamp=NOW, idempotency_key=None,
+        payload={"scripts": planned, **payload}, actor="a", timestamp=NOW, idempotency_key=None,
     )  # fmt: skip
 
 
@@ -80,21 +81,27 @@ CASES: dict[str, tuple[Finding, str, str]] = {
     ),
     "a dry run under way": (dry_run_passed([run(None)], SCRIPTS), "no_data", "no finished dry run"),
     "no dry run": (dry_run_passed([], SCRIPTS), "no_data", "no finished dry run"),
-    "no capacity plan": (capacity_planned(None), "blocker", "no capacity plan is recorded"),
+    "no capacity plan": (capacity_planned(None, SCRIPTS), "blocker", "no capacity plan is recorded"),
     "a capacity plan": (
-        capacity_planned(capacity(digest="d" * 64, verdict="warn")),
+        capacity_planned(capacity(digest="d" * 64, verdict="warn"), SCRIPTS),
         "ok",
         "verdict warn, planned on 2026-11-24",
     ),
-    "a capacity plan without a verdict": (capacity_planned(capacity(digest="d")), "blocker", "has no verdict"),
-    "a capacity plan without evidence": (capacity_planned(capacity()), "blocker", "has no digest"),
+    "a capacity plan of other scripts": (
+        capacity_planned(capacity(digest="d", verdict="pass", scripts={"OPT1": "a1", "OPT2": "old"}), SCRIPTS),
+        "blocker",
+        "scripts changed since the capacity plan of 2026-11-24 10:00 UTC: OPT2",
+    ),
+    "a capacity plan without a verdict": (capacity_planned(capacity(digest="d"), SCRIPTS), "blocker", "has no verdict"),
+    "a capacity plan without evidence": (capacity_planned(capacity(), SCRIPTS), "blocker", "has no digest"),
     "a capacity plan that says stop": (
         capacity_planned(
             capacity(
                 digest="d",
                 verdict="stop",
                 answers=[{"question": "p95", "verdict": "not_met"}, {"question": "disk_full", "verdict": "met"}],
-            )
+            ),
+            SCRIPTS,
         ),
         "blocker",
         "says stop: not met today: p95",

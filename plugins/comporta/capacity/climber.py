@@ -11,8 +11,8 @@ from pathlib import Path
 from comporta.capacity.ladder import Climb, facts_key, stop_reason
 from comporta.capacity.measures.clone import grow, load_variables, make_steady, wal_position
 from comporta.capacity.measures.state import state_facts
-from comporta.capacity.model import BEFORE, Mix, Rung, RungResult
-from comporta.capacity.pgbench import PASSES, Load, WeightedScript, run_load
+from comporta.capacity.model import BEFORE, Latency, Mix, Rung, RungResult
+from comporta.capacity.pgbench import PASSES, Load, WeightedScript, Window, run_load
 from comporta.errors import ComportaError
 from comporta.postgres.connection import connect
 from comporta.postgres.execution import run_script
@@ -20,10 +20,22 @@ from comporta.postgres.script import Script
 from comporta.release.model import Release
 from comporta.shadow.images import Images
 
-PRIMING_S = 2.0
-# Why no load may be put on the shadow now; None when nothing speaks against it.
-Breaker = Callable[[], str | None]
+PRIMING_S = 1.5
+LOOK_AGAIN_S = 1.0
+LONGEST_STRETCH = 4.0  # times a rung's seconds: for a transaction that takes longer no rung is made longer
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Objection:
+    """Why no load may be put on the shadow now; ``passes``: it may go away by itself when there is no load."""
+
+    reason: str
+    passes: bool
+
+
+# None when nothing speaks against a load.
+Breaker = Callable[[], Objection | None]
 
 
 class LadderStopped(ComportaError):
@@ -37,6 +49,8 @@ class Ready:
     dsn: str
     variables: Mapping[str, int]
     rows: int
+    slowest_s: float
+    """What the slowest kind of transaction takes, for each client at work."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +82,8 @@ class Climber:
                 continue
             wanted = bool(self.climb.missing(state, size))
             if wanted:
-                self.say(
-                    f"{state} · {size:g}x rows: vacuum, checkpoint and a first load, so that every ladder starts alike"
-                )
-                make_steady(dsn, vacuum=state in (states[0], states[-1]))
+                self.say(f"{state} · {size:g}x rows: made steady, with a first load, so that every ladder starts alike")
+                make_steady(dsn)
             if not self.climb.folder.has(facts_key(state, size)):
                 facts = state_facts(
                     dsn,
@@ -112,23 +124,23 @@ class Climber:
 
     def prime(self, dsn: str) -> Ready:
         """Load the clone once before its first rung, so that what the load reads is in memory."""
-        ready = Ready(dsn, *load_variables(dsn, self.climb.plan.history))
-        self._load(ready, max(self.climb.ladder.clients), PRIMING_S, seed=0, most_passes=1)
-        return ready
+        variables, rows = load_variables(dsn, self.climb.plan.history)
+        most = max(self.climb.ladder.clients)
+        window = Window(self.climb.ladder.warm_up_s, PRIMING_S)
+        load = self._load(dsn, variables, most, window, seed=0, most_passes=1)
+        return Ready(dsn, variables, rows, _slowest_s(load.by_transaction) / most)
 
     def measure(self, ready: Ready, rung: Rung) -> RungResult:
-        """Climb one rung and write its file; LadderStopped when a breaker speaks against it."""
-        if reason := self.breaker():
-            raise LadderStopped(
-                f"the ladder stopped before {rung}: {reason}",
-                remedy="Once that is mended, start the run anew or clear the task: no finished rung is repeated.",
-            )
+        """Climb one rung and write its file; LadderStopped when a breaker speaks against it, and goes on doing so."""
+        self.wait_for_leave(rung)
         self.images.shadow.check_owner(self.owner)
         before = wal_position(ready.dsn)
-        load = self._load(ready, rung.clients, self.climb.ladder.seconds, seed=zlib.crc32(rung.key.encode()))
+        # The same rung at another size draws the same transactions: what differs then is what the rows make of them.
+        seed = zlib.crc32(f"{rung.state} {rung.clients} {rung.round}".encode())
+        load = self._load(ready.dsn, ready.variables, rung.clients, self._window(ready, rung), seed=seed)
         reason = stop_reason(load, self.climb.plan)
         if reason is None and (opened := self.breaker()):
-            reason = f"beside this load, {opened}"
+            reason = f"beside this load, {opened.reason}"
         result = RungResult(
             state=rung.state,
             size=rung.size,
@@ -150,18 +162,63 @@ class Climber:
         self.say(said + (f"; no higher rung here: {reason}" if reason else ""))
         return result
 
-    def _load(self, ready: Ready, clients: int, seconds: float, *, seed: int, most_passes: int = PASSES) -> Load:
+    def wait_for_leave(self, rung: Rung) -> None:
+        """Return when nothing speaks against a load: a breaker that opened may close once there is none."""
+        patience = self.climb.plan.stop.breaker_s
+        ends = time.monotonic() + patience
+        told = ""
+        while objection := self.breaker():
+            if not objection.passes or time.monotonic() >= ends:
+                waited = f" and has not gone away in {patience:g} s" if objection.passes and patience else ""
+                raise LadderStopped(
+                    f"the ladder stopped before {rung}: {objection.reason}{waited}",
+                    remedy="Once that is mended, start the run anew or clear the task: no finished rung is repeated.",
+                )
+            if objection.reason != told:
+                told = objection.reason
+                self.say(f"no load for now, {patience:g} s at most: {told}")
+            time.sleep(LOOK_AGAIN_S)
+
+    def _window(self, ready: Ready, rung: Rung) -> Window:
+        """Long enough for the slowest kind of transaction, which takes as it did on the rung below, for each client."""
+        ladder = self.climb.ladder
+        below = [
+            result
+            for result in self.climb.results()
+            if (result.state, result.size) == (rung.state, rung.size) and result.clients <= rung.clients
+        ]
+        for_each = ready.slowest_s
+        if below:
+            most = max(result.clients for result in below)
+            for_each = max(_slowest_s(each.by_transaction) for each in below if each.clients == most) / most
+        slowest_s = min(for_each * rung.clients, LONGEST_STRETCH * ladder.seconds)
+        return Window.around(slowest_s, seconds=ladder.seconds, warm_up_s=ladder.warm_up_s)
+
+    def _load(
+        self,
+        dsn: str,
+        variables: Mapping[str, int],
+        clients: int,
+        window: Window,
+        *,
+        seed: int,
+        most_passes: int = PASSES,
+    ) -> Load:
         return run_load(
-            ready.dsn,
+            dsn,
             self.scripts,
             clients=clients,
-            seconds=seconds,
-            warm_up_s=self.climb.ladder.warm_up_s,
+            window=window,
             longest_s=self.climb.plan.stop.rung_s,
             seed=seed,
-            variables=ready.variables,
+            variables=variables,
             most_passes=most_passes,
         )
+
+
+def _slowest_s(kinds: Mapping[str, Latency]) -> float:
+    """The mean time of the slowest kind of transaction, s."""
+    return max((each.mean_ms for each in kinds.values()), default=0.0) / 1000
 
 
 def weighted(folder: Path, mix: Mix) -> tuple[WeightedScript, ...]:

@@ -34,7 +34,7 @@ class ExecutionPlan:
         sections = (
             ("Scope", [f"- {line}" for line in self.scope]),
             ("Ladder", [f"- {name}: {value}" for name, value in self.ladder]),
-            ("Days", [f"{self.days:g}, of which {_minutes(self.load_s)} are load on the shadow."]),
+            ("Days", [f"{self.days:g}, of which at least {_minutes(self.load_s)} are load on the shadow."]),
             ("Owners", [f"- {who}: {what}" for who, what in self.owners]),
             ("Stop rules", [f"- {line}" for line in self.stop_rules]),
             ("Objectives", [f"- {name}: {value}" for name, value in self.objectives]),
@@ -82,7 +82,7 @@ def _ladder(ladder: LadderPlan, changes: int) -> tuple[tuple[str, str], ...]:
         ),
         (
             "a rung",
-            f"{ladder.warm_up_s:g} s warm-up, {ladder.seconds:g} s measured, {ladder.rounds} round(s) at the first size",
+            f"{ladder.warm_up_s:g} s warm-up, {ladder.seconds:g} s measured, {ladder.rounds} round(s)",
         ),
         ("rungs", str(_rungs(ladder, changes))),
     )
@@ -109,7 +109,8 @@ def _stop_rules(release: Release) -> tuple[str, ...]:
         f"no higher rung once more than {stop.failed_share:.0%} of the transactions fail",
         f"a rung that takes longer than {stop.rung_s:g} s is cut off, and is the last of its size",
         f"none at all while less than {stop.free_share:.0%} of the shadow's disk is free",
-        f"none at all while a breaker of {release.name} is open or somebody holds one (comporta health hold)",
+        f"none at all while a breaker of {release.name} is open; the ladder ends when it stays so for {stop.breaker_s:g} s, or "
+        "somebody holds one (comporta health hold)",
     )
 
 

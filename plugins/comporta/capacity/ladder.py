@@ -20,7 +20,7 @@ def states_of(release: Release) -> tuple[str, ...]:
 def rungs_of(plan: LadderPlan, states: Sequence[str], state: str, size: float) -> tuple[Rung, ...]:
     """The rungs of a state at a size: the whole ladder at both ends of the release, in between what the plan has for it."""
     clients: Sequence[int] = plan.clients
-    rounds = plan.rounds_at(size)
+    rounds = plan.rounds
     if state not in (states[0], states[-1]):
         clients, rounds = plan.each_change_clients if size in plan.each_change_sizes else (), 1
     return tuple(Rung(state, size, each, number) for number in range(1, rounds + 1) for each in clients)

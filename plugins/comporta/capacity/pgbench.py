@@ -43,6 +43,30 @@ class WeightedScript:
 
 
 @dataclass(frozen=True)
+class Window:
+    """When a rung is measured: what begins in ``seconds`` after ``warm_up_s`` counts, and the load goes on for ``tail_s`` more.
+
+    What takes long needs time to pile up before the clients stand as they do in the long run, and must not run out while the others
+    have stopped already: a rung that is short beside its slowest transaction shows a server that is faster than it is.
+    """
+
+    warm_up_s: float
+    seconds: float
+    tail_s: float = 0.0
+
+    @classmethod
+    def around(cls, slowest_s: float, *, seconds: float, warm_up_s: float) -> Window:
+        """The least whole seconds in which transactions that take ``slowest_s`` can pile up, be counted, and run out."""
+        whole = math.ceil(max(warm_up_s, slowest_s) + max(seconds, 2 * slowest_s) + slowest_s)
+        return cls(max(warm_up_s, slowest_s), whole - max(warm_up_s, slowest_s) - slowest_s, slowest_s)
+
+    @property
+    def whole_s(self) -> float:
+        """From the first transaction to the last that begins."""
+        return self.warm_up_s + self.seconds + self.tail_s
+
+
+@dataclass(frozen=True)
 class Load:
     """What a rung showed, without its warm-up. ``cut_off`` is True when it had to be ended.
 
@@ -62,7 +86,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of pgbench: ``answers`` has script, ms (NaN: failed) and the seconds of it that lie in the window."""
+    """One run of pgbench: ``answers`` has script, ms (NaN: failed), whether it began in the window, and its seconds inside."""
 
     answers: pd.DataFrame
     aborted: int
@@ -74,41 +98,39 @@ def run_load(
     scripts: Sequence[WeightedScript],
     *,
     clients: int,
-    seconds: float,
-    warm_up_s: float,
+    window: Window,
     longest_s: float,
     seed: int,
     variables: Mapping[str, int],
     most_passes: int = PASSES,
 ) -> Load:
-    """Let ``clients`` work for ``warm_up_s`` + ``seconds``, and again where a kind was hardly drawn, ``most_passes`` at most.
+    """Let ``clients`` work for a window, and again where a kind was hardly drawn, ``most_passes`` at most.
 
     A statement that takes longer than ``longest_s`` is cancelled and its transaction counted as failed. ``variables`` are what
     the scripts read besides their own. Raises LoadFailed when nothing was answered at all.
     """
     passes: list[Pass] = []
     while len(passes) < most_passes:
-        passes.append(_pass(dsn, scripts, clients, seconds, warm_up_s, longest_s, seed + len(passes), variables))
-        drawn = pd.concat([each.answers["script"] for each in passes]).value_counts()
+        passes.append(_pass(dsn, scripts, clients, window, longest_s, seed + len(passes), variables))
+        drawn = pd.concat([each.answers.loc[each.answers["counts"], "script"] for each in passes]).value_counts()
         if passes[-1].cut_off or passes[-1].aborted or all(drawn.get(n, 0) >= ENOUGH for n in range(len(scripts))):
             break
-    return load_of(passes, scripts, clients, seconds)
+    return load_of(passes, scripts, clients, window.seconds)
 
 
 def _pass(
     dsn: str,
     scripts: Sequence[WeightedScript],
     clients: int,
-    seconds: float,
-    warm_up_s: float,
+    window: Window,
     longest_s: float,
     seed: int,
     variables: Mapping[str, int],
 ) -> Pass:
     with tempfile.TemporaryDirectory(prefix="comporta-load-") as folder:
-        command, environment = _command(dsn, scripts, clients, seconds + warm_up_s, longest_s, seed, variables, folder)
+        command, environment = _command(dsn, scripts, clients, window.whole_s, longest_s, seed, variables, folder)
         # The clients' own run, twice the longest statement for those under way at its end, and room to connect.
-        patience = warm_up_s + seconds + 2 * longest_s + 10.0
+        patience = window.whole_s + 2 * longest_s + 10.0
         cut_off = False
         with subprocess.Popen(
             command,
@@ -134,7 +156,7 @@ def _pass(
             + (" ".join(errors.split())[-600:] or "no message"),
             remedy="Run the load script that it names by hand on a clone: its statements must work before and after the release.",
         )
-    return Pass(answers_of(log, warm_up_s, seconds), len(_aborted(errors)), cut_off)
+    return Pass(answers_of(log, window), len(_aborted(errors)), cut_off)
 
 
 def _command(
@@ -179,35 +201,38 @@ def _read_log(folder: Path) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(whole), sep=" ", names=_COLUMNS, usecols=range(len(_COLUMNS)))
 
 
-def answers_of(log: pd.DataFrame, warm_up_s: float, seconds: float) -> pd.DataFrame:
-    """The transactions that ended after the warm-up, from the lines of pgbench's log (us).
+def answers_of(log: pd.DataFrame, window: Window) -> pd.DataFrame:
+    """The transactions that have a part in the window, from the lines of pgbench's log (us).
 
-    What was under way at the end of the window counts too, with the part that lies in it: dropping the long ones would flatter.
+    Those that began in it count, with their whole time: dropping what was under way at its end would flatter. The others only tell
+    how busy the clients were.
     """
     ended = log["epoch_s"] + log["epoch_us"] / 1e6
     took = pd.to_numeric(log["time_us"], errors="coerce") / 1000
     begun = ended - took.fillna(0) / 1000
-    opens = float(begun.min()) + warm_up_s
-    inside = np.minimum(ended, opens + seconds) - np.maximum(begun, opens)
-    answers = pd.DataFrame({"script": log["script"], "ms": took, "inside_s": inside.clip(lower=0)})
-    return answers[ended >= opens]
+    opens = float(begun.min()) + window.warm_up_s
+    closes = opens + window.seconds
+    inside = np.minimum(ended, closes) - np.maximum(begun, opens)
+    counts = (begun >= opens) & (begun < closes)
+    answers = pd.DataFrame({"script": log["script"], "ms": took, "counts": counts, "inside_s": inside.clip(lower=0)})
+    return answers[(ended >= opens) & (begun < closes)]
 
 
 def load_of(passes: Sequence[Pass], scripts: Sequence[WeightedScript], clients: int, seconds: float) -> Load:
     """What the passes add up to. With think time 0, rate = clients x their busy share / mean time of the mix (Little's law)."""
     every = pd.concat([each.answers for each in passes])
-    good = every[every["ms"].notna()]
+    good = every[every["ms"].notna() & every["counts"]]
     kinds = {scripts[int(number)]: times for number, times in good.groupby("script")["ms"]}
     whole = sum(script.weight for script in kinds)
     weights = good["script"].map(
         {n: script.weight / whole / len(kinds[script]) for n, script in enumerate(scripts) if script in kinds}
     )
     latency = _latency(good["ms"], weights)
-    busy = min(1.0, float(good["inside_s"].sum()) / (clients * seconds * len(passes)))
+    busy = min(1.0, float(every.loc[every["ms"].notna(), "inside_s"].sum()) / (clients * seconds * len(passes)))
     return Load(
         seconds=seconds * len(passes),
         transactions=len(good),
-        failed=int(every["ms"].isna().sum()) + sum(each.aborted for each in passes),
+        failed=int((every["ms"].isna() & every["counts"]).sum()) + sum(each.aborted for each in passes),
         throughput_per_s=clients * busy / latency.mean_ms * 1000 if latency.mean_ms else 0.0,
         latency=latency,
         by_transaction={script.name: _latency(times, np.ones(len(times))) for script, times in kinds.items()},

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from comporta.capacity.calibration import last_calibration
-from comporta.capacity.climber import Climber, weighted
+from comporta.capacity.climber import Climber, Objection, weighted
 from comporta.capacity.forecast import forecast
 from comporta.capacity.ladder import Climb, owed, states_of
 from comporta.capacity.measures.mix import recorded_mix
@@ -62,6 +62,7 @@ class CapacityRun:
     actor: str
     say: Say
     fresh_clone: bool = False
+    _last_fit: tuple[Measured, Fitted] | None = field(default=None, init=False, repr=False)
 
     @property
     def plan(self) -> CapacityPlan:
@@ -141,13 +142,13 @@ class CapacityRun:
             growth=Script.read(sql / "grow.sql"),
             scripts=weighted(sql / "load", Mix.from_dict(self.folder.read(MIX))),
             owner=f"{STAGE}/{self.run_id}/{size:g}x",
-            breaker=lambda: self._breaker() or self._no_room(shadow),
+            breaker=lambda: self._objection(shadow),
             say=self.say,
         )
 
     def fit(self) -> Fitted:
         """Fit every model to what was measured, and write how each did on what it had not seen."""
-        fitted = fit(self.measured(), self.plan)
+        fitted = self._fitted(self.measured())
         self.folder.write(MODELS, [report.to_dict() for report in fitted.reports])
         unused = [report.subject for report in fitted.reports if not report.used]
         self.say(f"{len(fitted.reports)} models, not used: {', '.join(unused) or 'none'}")
@@ -157,7 +158,7 @@ class CapacityRun:
         """What is to come, under the plan's own scenario or another one (which is not kept)."""
         measured = self.measured()
         scenario = scenario or Scenario(until=self.plan.until)
-        made = forecast(measured, fit(measured, self.plan), self.plan, scenario, self.today)
+        made = forecast(measured, self._fitted(measured), self.plan, scenario, self.today)
         if keep:
             self.folder.write(FORECAST, made.to_dict())
         return made
@@ -165,7 +166,7 @@ class CapacityRun:
     def report(self) -> tuple[Report, str]:
         """Write the report of whatever was measured, record the plan in the ledger, and say the verdict."""
         measured, made = self.measured(), Forecast.from_dict(self.folder.read(FORECAST))
-        fitted = fit(measured, self.plan)
+        fitted = self._fitted(measured)
         doubled = forecast(measured, fitted, self.plan, Scenario(growth=2, until=self.plan.until), self.today)
         report, verdict = write_capacity_report(
             self.folder.path,
@@ -190,6 +191,7 @@ class CapacityRun:
             "folder": str(self.folder.path.relative_to(self.settings.archives_path)),
             "quick": self.quick,
             "rungs": len(measured.rungs),
+            "scripts": _scripts(self.release),
             "answers": as_answers(made),
         }
         self._record(EventType.CAPACITY_PLANNED, None, payload)
@@ -229,6 +231,12 @@ class CapacityRun:
             facts=climb.facts(),
         )
 
+    def _fitted(self, measured: Measured) -> Fitted:
+        """The models of what was measured: fitted once by a process, though each step may be one of its own."""
+        if self._last_fit is None or self._last_fit[0] != measured:
+            self._last_fit = (measured, fit(measured, self.plan))
+        return self._last_fit[1]
+
     def _ensure_golden(self, shadow: Shadow, *, again: bool = False) -> None:
         begun = bool(self.climb.results())  # a run under way ends on the copy that it began on
         if not shadow.has_golden() or (not begun and (again or self._is_other(shadow))):
@@ -260,11 +268,15 @@ class CapacityRun:
         """True when the golden copy is of another schema than the target has now. A run under way keeps the copy it began on."""
         return shadow.golden_source() != target_digest(self.target_dsn)
 
-    def _breaker(self) -> str | None:
+    def _objection(self, shadow: Shadow) -> Objection | None:
+        """A person's hold, an open breaker of the target, or no room on the shadow: only the second may pass."""
         health = look(self.settings, self.release)
         stops = [str(hold) for hold in health.holds if hold.breaker not in {each.name for each in health.breakers}]
         stops += [f"{each.name}: {each.why}" for each in health.breakers if each.state == "bad"]
-        return "; ".join(stops) or None
+        if stops:
+            return Objection("; ".join(stops), passes=not health.holds)
+        full = self._no_room(shadow)
+        return Objection(full, passes=False) if full else None
 
     def _no_room(self, shadow: Shadow) -> str | None:
         """Why the shadow has no room for more; None when it has, or does not tell."""
@@ -311,16 +323,19 @@ class CapacityRun:
 
 def run_identity(release: Release, ladder: LadderPlan, target_dsn: str) -> str:
     """What a run that was cut short must have in common with the one that goes on: scripts, ladder, target."""
-    scripts = {change.name: change.digests["apply"] for change in release.changes}
     support = [script.sha256 for script in release.support]
     return digest_of(
         {
-            "scripts": scripts,
+            "scripts": _scripts(release),
             "support": support,
             "ladder": ladder.model_dump(mode="json"),
             "target": describe(target_dsn),
         }
     )
+
+
+def _scripts(release: Release) -> dict[str, str]:
+    return {change.name: change.digests["apply"] for change in release.changes}
 
 
 def _of_the_mix(mix: Mix) -> str:

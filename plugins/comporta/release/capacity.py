@@ -24,21 +24,17 @@ class LadderPlan(Strict):
     """Which rungs are climbed, and for how long. ``sizes`` are times the rows of the target.
 
     The whole ladder is climbed before the release and after it; after each change in between only ``each_change_clients`` at
-    ``each_change_sizes``, which tells what each change buys. ``rounds`` is how often a whole ladder is climbed at the first size:
-    the difference is the noise. At the others it is climbed once.
+    ``each_change_sizes``, which tells what each change buys. ``rounds`` is how often a whole ladder is climbed at each size:
+    the difference is the noise. ``seconds`` is the least that a rung is measured for: one with slow transactions lasts longer.
     """
 
     clients: tuple[Clients, ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
     sizes: tuple[Size, ...] = Field(default=(1, 2, 4), min_length=1)
-    seconds: Annotated[float, Field(gt=0, le=3600)] = 2.5
+    seconds: Annotated[float, Field(gt=0, le=3600)] = 2
     warm_up_s: Annotated[float, Field(ge=0, le=600)] = 0.5
     rounds: Annotated[int, Field(ge=1, le=20)] = 2
     each_change_clients: tuple[Clients, ...] = (4,)
     each_change_sizes: tuple[Size, ...] = (1,)
-
-    def rounds_at(self, size: float) -> int:
-        """How often the ladder is climbed at a size."""
-        return self.rounds if size == self.sizes[0] else 1
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -54,12 +50,13 @@ class LadderPlan(Strict):
 
 
 class StopPlan(Strict):
-    """When the ladder climbs no further: of a state and size after a bad rung, altogether when the target's breakers open."""
+    """When the ladder climbs no further: of a state and size after a bad rung, altogether when the target's breakers stay open."""
 
     p95_ms: Annotated[float, Field(gt=0)] = 5_000.0
     failed_share: Share = 0.01
     rung_s: Annotated[float, Field(gt=0)] = 60.0  # a rung that takes so long is cut off, and is the last of its size
     free_share: Share = 0.1  # of the shadow's disk
+    breaker_s: Annotated[float, Field(ge=0)] = 300.0  # without load, for a breaker of the target to close
 
 
 class Objectives(Strict):

@@ -84,8 +84,8 @@ def dry_run_passed(runs: Sequence[DryRun], scripts: Mapping[str, Mapping[str, st
     return Finding("ok", f"verdict {whole.verdict} for {len(scripts)} changes, {when}", evidence)
 
 
-def capacity_planned(event: Event | None) -> Finding:
-    """A capacity plan of this release is recorded, and no objective fails today with the release."""
+def capacity_planned(event: Event | None, scripts: Mapping[str, Mapping[str, str]]) -> Finding:
+    """A capacity plan of these scripts is recorded, and no objective fails today with the release. ``scripts`` by change."""
     if event is None:
         return Finding("blocker", "no capacity plan is recorded")
     report, digest = event.payload.get("report"), event.payload.get("digest")
@@ -94,6 +94,9 @@ def capacity_planned(event: Event | None) -> Finding:
         return Finding("blocker", f"the capacity plan of {when} has no digest")
     verdict = event.payload.get("verdict")
     evidence = EvidenceItem("capacity", "STAGE 4, capacity plan", str(digest), report, f"verdict {verdict}")
+    planned = event.payload.get("scripts") or {}
+    if changed := [name for name in scripts if planned.get(name) != scripts[name]["apply"]]:
+        return Finding("blocker", f"scripts changed since the capacity plan of {when}: {', '.join(changed)}", evidence)
     if verdict == "stop":
         failing = _failing(event.payload.get("answers") or ())
         return Finding(
@@ -310,7 +313,7 @@ def _as_dry_run(began: Event, ended: Event | None) -> DryRun:
 
 
 def _capacity(facts: Facts) -> Finding:
-    return capacity_planned(facts.last(EventType.CAPACITY_PLANNED))
+    return capacity_planned(facts.last(EventType.CAPACITY_PLANNED), facts.scripts)
 
 
 def _drills(facts: Facts) -> Finding:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from comporta.capacity.model import RungResult
 from comporta.capacity.models.curves import Curve, Ratio, Scaled, crowd
 from comporta.capacity.models.draws import COUNT, Array, Draws, Value, align, as_draws, seeded
+from comporta.capacity.models.kinds import kinds_of
 from comporta.capacity.models.robust import first_reached, huber_weights, linear_draws, soft_l1
 from comporta.capacity.models.usl import Usl, fit_usl
 
@@ -152,7 +153,7 @@ def fit_performance(state: str, rungs: Sequence[RungResult]) -> Performance | No
     clients = tuple(sorted({rung.clients for rung in rungs}))
     if len(clients) < 3:
         return None
-    usl = fit_usl(*columns(rungs))
+    usl = fit_usl(*columns(rungs), kinds=kinds_of(rungs))
     latencies: dict[Percentile, Curve] = {name: _ratio_of(name, rungs, usl) for name in PERCENTILES}
     return Performance(state, tuple(sorted({rung.size for rung in rungs})), clients, usl, latencies, usl, usl.spread)
 
@@ -162,7 +163,8 @@ def _ratio_of(percentile: Percentile, rungs: Sequence[RungResult], usl: Usl) -> 
     latency = np.array([value_of(rung, percentile) for rung in rungs])
     y = np.log(latency * x / (1000 * n))
     design = np.column_stack([np.ones_like(n), crowd(n), np.log(s)])
-    weights = huber_weights(y - design @ soft_l1(design, y, 2 * _RATIO_SPREAD), 3)
+    # A client alone meets no queue: what the ratio is in a crowd, the rungs with many clients tell.
+    weights = huber_weights(y - design @ soft_l1(design, y, 2 * _RATIO_SPREAD), 3) * n / n.max()
     random = seeded("ratio", percentile, y.tolist(), n.tolist(), s.tolist())
     shrink = np.array([np.inf, _CROWD, _SLOPE])
     _, draws, _ = linear_draws(design, y, weights, shrink, _RATIO_SPREAD, 1.0, random)

@@ -7,8 +7,8 @@ Processors that are all busy make a sharper knee than queueing for one resource 
 ``D(N)`` proportional to ``((1 - sigma)^p + (sigma N)^p)^(1/p)``, ``D(1) = 1``, is the law itself at p = 1.
 
 ``lam(S)``, what one client gets, falls with the rows as a power law, ``lam1 * S^-alpha``, or as the sum of a part that does not
-depend on them and one that is proportional, ``lam1 / (1 - u + u S)``. Every form is weighed by its evidence, so that the draws
-carry the doubt between forms as well as that within one.
+depend on them and one that is proportional, ``lam1 / (1 - u + u S)``, or as the kinds of transactions do together (``kinds``), to a
+power near 1. Every form is weighed by its evidence, so that the draws carry the doubt between forms as well as that within one.
 
 Noise is multiplicative: all is fitted in logs. Given sigma, kappa and the size law, log lam1 is a mean; so the posterior is
 computed on a grid of three parameters, without a step that could fail to converge, and correct at the bound 0, where a covariance
@@ -23,22 +23,33 @@ from itertools import product
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from comporta.capacity.model import Parameter
 from comporta.capacity.models.draws import COUNT, Array, seeded
+from comporta.capacity.models.kinds import Kinds
 from comporta.capacity.models.robust import huber_weights, shortest, soft_l1
 
-Law = Literal["power", "affine"]
+Law = Literal["power", "affine", "kinds"]
 
 _KNEES: Final = {1.0: 0.6, 2.0: 0.2, 4.0: 0.2}  # p, and how much it is believed before anything was measured
-_LAWS: Final[dict[Law, float]] = {
-    "power": 0.3,
-    "affine": 0.7,
-}  # likewise: plans that scan do so in proportion to the rows
+_LAWS: Final[tuple[Law, ...]] = ("power", "affine", "kinds")
+# Likewise: plans that scan do so in proportion to the rows; where the kinds were timed, they know better.
+_BELIEF: Final[dict[Law, float]] = {"power": 0.3, "affine": 0.7}
+_BELIEF_BY_KIND: Final[dict[Law, float]] = {"power": 0.15, "affine": 0.15, "kinds": 0.7}
+_RANGE: Final[dict[Law, tuple[float, float]]] = {"power": (-0.3, 1.5), "affine": (0.0, 1.0), "kinds": (0.4, 1.6)}
+# Where a bell of so much deviation is believed in; of ``u``, every value alike.
+_BELL: Final[dict[Law, tuple[float, float]]] = {"power": (0.4, 0.5), "kinds": (1.0, 0.1)}
+_SIZE_FORMS: Final[dict[Law, str]] = {
+    "power": "power of the size",
+    "affine": "one over a line in the size",
+    "kinds": "each kind of transaction by its own growth with the size",
+}
+_SIZE_PARAMETER: Final[dict[Law, str]] = {"power": "alpha", "affine": "u", "kinds": "power of the kinds' growth"}
 _SPREAD: Final = 0.05  # noise that counts as one observation
 _KAPPA_MAX: Final = 0.5
-_KAPPA_USUAL: Final = 0.003  # half of a Cauchy's prior weight lies below: a retrograde ladder must show itself
+_KAPPA_USUAL: Final = 0.001  # half of a Cauchy's prior weight lies below: a retrograde ladder must show itself
 _REPORT_DRAWS: Final = 2000
 _HOPELESS: Final = 9.0  # a form so far behind (in logs) on the coarse grid is not looked at again
 
@@ -52,9 +63,7 @@ class Form:
 
     def __str__(self) -> str:
         knee = "" if self.knee == 1 else f", knee of power {self.knee:g}"
-        return (
-            f"Universal Scalability Law{knee}; {'power of' if self.law == 'power' else 'one over a line in'} the size"
-        )
+        return f"Universal Scalability Law{knee}; {_SIZE_FORMS[self.law]}"
 
 
 def contention(clients: Array, sigma: Array, knee: Array) -> Array:
@@ -63,10 +72,11 @@ def contention(clients: Array, sigma: Array, knee: Array) -> Array:
     return np.asarray(((1 - sigma) ** knee + (sigma * clients) ** knee) ** (1 / knee) / first)
 
 
-def slowness(size: Array, exponent: Array, affine: Array) -> Array:
-    """log(lam1 / lam(S)), by either law."""
-    line = np.log(np.maximum(1 - exponent + exponent * size, 1e-9))
-    return np.where(affine, line, exponent * np.log(size))
+def slowness(size: Array, exponent: Array, law: Law, kinds: Kinds | None) -> Array:
+    """log(lam1 / lam(S)), by one of the laws."""
+    if law == "affine":
+        return np.log(np.maximum(1 - exponent + exponent * size, 1e-9))
+    return np.asarray(exponent * (np.log(size) if kinds is None or law == "power" else kinds.slowness(size)))
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,9 @@ class Usl:
     kappa: Array
     exponent: Array
     knee: Array
-    affine: Array
+    law: NDArray[np.intp]
+    """Which of ``_LAWS`` each draw follows."""
+    kinds: Kinds | None = field(compare=False)
     form: str = field(compare=False)
     parameters: tuple[Parameter, ...] = field(compare=False)
     spread: float = field(compare=False)
@@ -89,7 +101,11 @@ class Usl:
         shape = (COUNT, *(1,) * (max(clients.ndim, size.ndim) - 1))
         sigma, kappa, knee = (each.reshape(shape) for each in (self.sigma, self.kappa, self.knee))
         speed_up = clients / (contention(clients, sigma, knee) + kappa * clients * (clients - 1))
-        slow = slowness(size, self.exponent.reshape(shape), self.affine.reshape(shape))
+        which, exponent = self.law.reshape(shape), self.exponent.reshape(shape)
+        slow = np.select(
+            [which == number for number in range(len(_LAWS))],
+            [slowness(size, exponent, law, self.kinds) for law in _LAWS],
+        )
         return np.asarray(np.exp(self.log_lam.reshape(shape) - slow) * speed_up)
 
 
@@ -103,10 +119,11 @@ class _Cells:
     weight: Array
     within: float
     points: int
+    kinds: Kinds | None
     key: str
 
 
-def _cells(clients: Array, size: Array, throughput: Array) -> _Cells:
+def _cells(clients: Array, size: Array, throughput: Array, kinds: Kinds | None) -> _Cells:
     y = np.log(throughput / clients)
     names, row = np.unique(clients, return_inverse=True)
     sizes, column = np.unique(size, return_inverse=True)
@@ -119,7 +136,7 @@ def _cells(clients: Array, size: Array, throughput: Array) -> _Cells:
     mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     within = float((squares - weight * mean**2).sum())
     key = repr([clients.tolist(), size.tolist(), throughput.tolist()])
-    return _Cells(names, sizes, mean, weight, max(0.0, within), len(y), key)
+    return _Cells(names, sizes, mean, weight, max(0.0, within), len(y), kinds, key)
 
 
 @dataclass(frozen=True)
@@ -160,7 +177,7 @@ def _evaluate(cells: _Cells, form: Form, axes: tuple[Array, Array, Array]) -> _P
     pairs = np.stack(np.meshgrid(sigma, kappa, indexing="ij"), axis=-1).reshape(-1, 2)
     d = contention(n, pairs[:, :1], np.array(form.knee)) + pairs[:, 1:] * n * (n - 1)
     h = np.log(d)  # (pairs, clients)
-    g = slowness(cells.sizes, exponent[:, None], np.array(form.law == "affine"))  # (exponents, sizes)
+    g = slowness(cells.sizes, exponent[:, None], form.law, cells.kinds)  # (exponents, sizes)
     y, of_clients, of_sizes, total = cells.mean, w.sum(axis=1), w.sum(axis=0), w.sum()
     # The residual is y + h + g - log lam1: its sum and its squares split into parts of pairs, of exponents and of both.
     wy = w * y
@@ -174,8 +191,9 @@ def _evaluate(cells: _Cells, form: Form, axes: tuple[Array, Array, Array]) -> _P
     center = summed / total
     squares = np.maximum(squares - summed * center, 0.0) + cells.within
     log_weight = -0.5 * cells.points * np.log(squares + _SPREAD**2)
-    if form.law == "power":
-        log_weight = log_weight - 0.5 * ((exponent - 0.4) / 0.5)[None, :] ** 2
+    if form.law in _BELL:
+        middle, deviation = _BELL[form.law]
+        log_weight = log_weight - 0.5 * ((exponent - middle) / deviation)[None, :] ** 2
     log_weight = log_weight - np.log1p((pairs[:, 1] / _KAPPA_USUAL) ** 2)[:, None]
     volume = np.outer(np.outer(np.diff(_edges(sigma)), np.diff(_edges(kappa))).ravel(), np.diff(_edges(exponent)))
     log_weight = log_weight + np.log(np.maximum(volume, 1e-300))
@@ -186,9 +204,8 @@ def _evaluate(cells: _Cells, form: Form, axes: tuple[Array, Array, Array]) -> _P
 
 
 def _coarse(cells: _Cells, form: Form) -> _Posterior:
-    low, high = (-0.3, 1.5) if form.law == "power" else (0.0, 1.0)
     ramp = np.linspace(0, 1, 24)
-    return _evaluate(cells, form, (ramp**2, _KAPPA_MAX * ramp**3, np.linspace(low, high, 25)))
+    return _evaluate(cells, form, (ramp**2, _KAPPA_MAX * ramp**3, np.linspace(*_RANGE[form.law], 25)))
 
 
 def _refine(cells: _Cells, found: _Posterior) -> _Posterior:
@@ -204,16 +221,18 @@ def _refine(cells: _Cells, found: _Posterior) -> _Posterior:
     return found
 
 
-def fit_usl(clients: Sequence[float], size: Sequence[float], throughput: Sequence[float]) -> Usl:
-    """The posterior of the law given so many measurements (several of one pair are rounds)."""
-    cells = _cells(*(np.asarray(each, dtype=float) for each in (clients, size, throughput)))
-    found = [_coarse(cells, Form(knee, law)) for knee, law in product(_KNEES, _LAWS)]
-    itself = max((each for each in found if each.form.knee == 1), key=_worth)
+def fit_usl(
+    clients: Sequence[float], size: Sequence[float], throughput: Sequence[float], kinds: Kinds | None = None
+) -> Usl:
+    """The posterior of the law given so many measurements (several of one pair are rounds), and how each kind grows."""
+    cells = _cells(np.asarray(clients, float), np.asarray(size, float), np.asarray(throughput, float), kinds)
+    found = [_coarse(cells, Form(knee, law)) for knee, law in product(_KNEES, _beliefs(kinds))]
+    itself = max((each for each in found if each.form.knee == 1), key=lambda each: _worth(each, kinds))
     hopeful = max(each.evidence for each in found) - _HOPELESS
     itself = _refine(cells, itself)
     others = [each for each in found if each.evidence > hopeful and each.form != itself.form]
     found = [itself, *(_refine(cells, each) for each in others)]
-    worth = np.array([_worth(each) for each in found])
+    worth = np.array([_worth(each, kinds) for each in found])
     share = np.exp(worth - worth.max())
     share /= share.sum()
     random = seeded("usl", cells.key)
@@ -223,27 +242,30 @@ def fit_usl(clients: Sequence[float], size: Sequence[float], throughput: Sequenc
         (
             *each.draw(count, cells.points, total, random),
             np.full(count, each.form.knee),
-            np.full(count, each.form.law == "affine"),
+            np.full(count, _LAWS.index(each.form.law)),
         )
         for each, count in zip(found, counts, strict=True)
         if count
     ]
     order = random.permutation(COUNT)
-    log_lam, sigma, kappa, exponent, knee, affine = (
-        np.concatenate(column)[order] for column in zip(*parts, strict=True)
-    )
+    log_lam, sigma, kappa, exponent, knee, law = (np.concatenate(column)[order] for column in zip(*parts, strict=True))
     best = found[int(np.argmax(share))]
     spread = float(np.sqrt((best.squares.min() + _SPREAD**2) / cells.points))
     sharper = float((knee > 1).mean())
     form = f"{itself.form}" + (f" ({sharper:.0%} of the draws with a sharper knee)" if sharper else "")
     known = _parameters(cells, itself, random)
-    return Usl(log_lam, sigma, kappa, exponent, knee, affine.astype(bool), form, known, spread)
+    return Usl(log_lam, sigma, kappa, exponent, knee, law.astype(int), kinds, form, known, spread)
 
 
-def _worth(found: _Posterior) -> float:
-    """Evidence and belief; the prior of a power is a bell of deviation 0.5, that of ``u`` is even from 0 to 1."""
-    belief = _KNEES[found.form.knee] * _LAWS[found.form.law]
-    return found.evidence + float(np.log(belief / (1.25 if found.form.law == "power" else 1.0)))
+def _beliefs(kinds: Kinds | None) -> dict[Law, float]:
+    return _BELIEF if kinds is None else _BELIEF_BY_KIND
+
+
+def _worth(found: _Posterior, kinds: Kinds | None) -> float:
+    """Evidence and belief; a bell is divided by its area, and that of ``u``, even from 0 to 1, is 1."""
+    law = found.form.law
+    area = _BELL[law][1] * np.sqrt(2 * np.pi) if law in _BELL else 1.0
+    return found.evidence + float(np.log(_KNEES[found.form.knee] * _beliefs(kinds)[law] / area))
 
 
 def _parameters(cells: _Cells, best: _Posterior, random: np.random.Generator) -> tuple[Parameter, ...]:
@@ -253,13 +275,14 @@ def _parameters(cells: _Cells, best: _Posterior, random: np.random.Generator) ->
     start = np.array([best.center[top], *(axis[index] for axis, index in zip(best.axes, top, strict=True))])
     row, column = np.nonzero(cells.weight)
     n, s, w, y = cells.clients[row], cells.sizes[column], np.sqrt(cells.weight[row, column]), cells.mean[row, column]
-    knee, affine = np.array(best.form.knee), np.array(best.form.law == "affine")
+    knee, law = np.array(best.form.knee), best.form.law
 
     def residuals(p: Array) -> Array:
         d = contention(n, p[1], knee) + p[2] * n * (n - 1)
-        return np.asarray(w * (p[0] - np.log(d) - slowness(s, p[3], affine) - y))
+        return np.asarray(w * (p[0] - np.log(d) - slowness(s, p[3], law, cells.kinds) - y))
 
-    low, high = np.array([-np.inf, 0, 0, 0 if affine else -0.5]), np.array([np.inf, 1, 1, 1 if affine else 2])
+    least, most = (0, 1) if law == "affine" else (-0.5, 2)
+    low, high = np.array([-np.inf, 0, 0, least]), np.array([np.inf, 1, 1, most])
     inside = np.clip(start, low + 1e-9, high - 1e-9)
     value = least_squares(
         residuals, inside, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=[1, 0.1, 0.01, 0.5]
@@ -273,5 +296,5 @@ def _parameters(cells: _Cells, best: _Posterior, random: np.random.Generator) ->
         parameter("lam", float(np.exp(value[0])), np.exp(log_lam), None, "1/s"),
         parameter("sigma", float(value[1]), sigma, 0.0),
         parameter("kappa", float(value[2]), kappa, 0.0),
-        parameter("alpha" if best.form.law == "power" else "u", float(value[3]), exponent, 0.0 if affine else None),
+        parameter(_SIZE_PARAMETER[law], float(value[3]), exponent, 0.0 if law == "affine" else None),
     )
