@@ -57,8 +57,9 @@ class Window:
     @classmethod
     def around(cls, slowest_s: float, *, seconds: float, warm_up_s: float) -> Window:
         """The least whole seconds in which transactions that take ``slowest_s`` can pile up, be counted, and run out."""
-        whole = math.ceil(max(warm_up_s, slowest_s) + max(seconds, 2 * slowest_s) + slowest_s)
-        return cls(max(warm_up_s, slowest_s), whole - max(warm_up_s, slowest_s) - slowest_s, slowest_s)
+        warm_up_s = max(warm_up_s, slowest_s / 2)
+        whole = math.ceil(warm_up_s + max(seconds, 1.5 * slowest_s) + slowest_s)
+        return cls(warm_up_s, whole - warm_up_s - slowest_s, slowest_s)
 
     @property
     def whole_s(self) -> float:
